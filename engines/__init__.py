@@ -1,0 +1,1 @@
+"""Engines run networks. Vendors are imported inside the module of their engine, and nowhere else."""

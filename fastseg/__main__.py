@@ -1,0 +1,5 @@
+"""``python -m fastseg``."""
+
+from fastseg.cli import main
+
+main()

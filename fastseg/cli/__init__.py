@@ -1,0 +1,78 @@
+"""The command line: parse, call the library, print, exit with a truthful code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from enum import IntEnum
+
+import click
+
+from fastseg import __version__
+from fastseg.errors import CordNotFound, FastsegError, InputError, OutputError
+
+__all__ = ["Exit", "main"]
+
+
+class Exit(IntEnum):
+    """Exit codes, the same for every command."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2  # options, networks or engines: nothing was tried
+    SOME_FAILED = 3
+    NONE_SUCCEEDED = 4
+    NOTHING_MATCHED = 5
+    INTERRUPTED = 130
+
+
+# Command name -> module. Modules import heavy things inside their functions only: `fastseg --help` has to
+# answer at once.
+_COMMANDS = {
+    "models": "models",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"fastseg.cli.{_COMMANDS[cmd_name]}")
+        command = module.command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", message="fastseg %(version)s")
+def _cli() -> None:
+    """Segment the spinal cord in MR volumes, fast.
+
+    Research software, not a medical device.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit the process."""
+    try:
+        code = _cli.main(arguments, prog_name="fastseg", standalone_mode=False)
+    except click.exceptions.Abort:
+        code = _complain("interrupted", Exit.INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (InputError, CordNotFound, OutputError) as error:
+        code = _complain(error, Exit.NONE_SUCCEEDED)
+    except FastsegError as error:
+        code = _complain(error, Exit.USAGE)
+    sys.exit(int(code or 0))
+
+
+def _complain(what: object, code: Exit) -> Exit:
+    click.echo(f"fastseg: error: {what}", err=True)
+    return code

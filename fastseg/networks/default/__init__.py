@@ -1,0 +1,1 @@
+"""The pack of networks that comes with fastseg (data only)."""

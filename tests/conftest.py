@@ -1,0 +1,29 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real volumes and SCT's outputs, beside the checkout."""
+    if not (_SHARED / "data").is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    return _SHARED
+
+
+@pytest.fixture(autouse=True)
+def _only_the_projects_own_packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Packs that the developer has installed must not change what a test sees."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("FASTSEG_")]:
+            patch.delenv(name)
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "no-user-data"))
+        yield

@@ -1,0 +1,409 @@
+"""Packs are found by name or folder, checked before use, and never reach outside their folder."""
+
+import os
+import pickle
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastseg.errors import NetworkError
+from fastseg.networks.network import CONTRASTS, Role
+from fastseg.networks.packs import (
+    Pack,
+    find_pack,
+    list_packs,
+    load_pack,
+    pack_digest,
+    pack_toml,
+    read_svm,
+    search_path,
+    verify_pack,
+)
+from tests.unit.networks.stand_ins import onnx_file, sha256, svm_values
+
+HEAD = 'format = 1\nversion = "1"\nlicence = "MIT"\nsource = "made by a test"\n'
+
+
+def make_pack(folder, *, head=HEAD, network=None, svm=None):
+    """A pack with a 2D segmenter for t2 and an SVM for t1; entries can be overridden, None drops one."""
+    folder.mkdir(parents=True)
+    (folder / "net.onnx").write_bytes(onnx_file((64, 64, 1)))
+    np.save(folder / "svm.npy", svm_values())
+    entry = {
+        "file": '"net.onnx"',
+        "sha256": f'"{sha256(folder / "net.onnx")}"',
+        "role": '"segment_2d"',
+        "contrasts": '["t2"]',
+        "spatial": "[64, 64]",
+        "layout": '"NHWC"',
+        "mean": "0",
+        "std": "1.0",
+        "thresholds": "{ t2 = 0.7 }",
+    } | (network or {})
+    other = {
+        "file": '"svm.npy"',
+        "sha256": f'"{sha256(folder / "svm.npy")}"',
+        "contrast": '"t1"',
+    } | (svm or {})
+    text = head
+    for title, values in (("network", entry), ("svm", other)):
+        text += f"\n[[{title}]]\n" + "".join(f"{k} = {v}\n" for k, v in values.items() if v is not None)
+    (folder / "pack.toml").write_text(text)
+    return folder
+
+
+def one_line(caught):
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_pack_says_what_its_toml_says(tmp_path):
+    pack = load_pack(make_pack(tmp_path / "mine"))
+    assert (pack.name, pack.version, pack.licence, pack.source) == ("mine", "1", "MIT", "made by a test")
+    (network,) = pack.networks
+    assert network.name == "mine/net"
+    assert (network.role, network.contrasts, network.spatial) == (Role.SEGMENT_2D, ("t2",), (64, 64))
+    assert network.channels_last
+    assert (network.mean, network.std, network.thresholds) == (0.0, 1.0, {"t2": 0.7})
+    assert pack.svm("t1").path == tmp_path / "mine" / "svm.npy"
+    assert pack.origins["net.onnx"].licence == "MIT"
+    assert pack.card == tmp_path / "mine" / "MODEL_CARD.md"
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    head = HEAD.replace("made by a test", 'a \\"quoted\\" \\\\ source\\twith \\u007f and é')
+    pack = load_pack(make_pack(tmp_path / "mine", head=head))
+    (tmp_path / "mine" / "pack.toml").write_text(pack_toml(pack), encoding="utf-8")
+    assert load_pack(tmp_path / "mine") == pack
+
+
+def test_the_built_in_pack_has_a_segmenter_and_a_detector_for_every_contrast(packs):
+    pack = find_pack("default")
+    for contrast in CONTRASTS:
+        segmenter = pack.network(Role.SEGMENT_2D, contrast)
+        detector = pack.network(Role.DETECT_SLICES, contrast)
+        assert (segmenter.spatial, segmenter.channels_last) == ((64, 64), False)
+        assert (segmenter.mean, segmenter.std, segmenter.thresholds[contrast]) == (0.0, 1.0, 0.5)
+        assert (detector.spatial, detector.channels_last) == ((0, 0), False)
+        assert not pack.has_svm(contrast)
+    assert pack.card.is_file()
+    assert [check.problem for check in verify_pack(pack)] == ["", ""]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_built_in_networks_take_batches_of_any_length(packs, count):
+    from fastseg.engines.select import open_engine
+
+    pack = find_pack("default")
+    batch = np.random.default_rng(0).uniform(0, 255, (count, 1, 64, 64)).astype(np.float32)
+    with open_engine(pack.network(Role.SEGMENT_2D, "t2")) as engine:
+        result = engine.infer(batch)
+    assert result.shape == batch.shape
+    assert result.min() >= 0
+    assert result.max() <= 1
+    slices = np.random.default_rng(0).uniform(0, 1.2, (count, 1, 48, 80)).astype(np.float32)
+    with open_engine(pack.network(Role.DETECT_SLICES, "dwi")) as engine:
+        assert engine.infer(slices).shape == slices.shape
+
+
+def test_fastseg_packs_comes_before_the_users_folder_before_the_built_in(tmp_path, monkeypatch):
+    first, second, user = tmp_path / "a", tmp_path / "b", tmp_path / "data" / "fastseg" / "packs"
+    monkeypatch.setenv("FASTSEG_PACKS", f"{first}{os.pathsep}{os.pathsep}{second}")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert search_path()[:3] == (first, second, user)
+    for folder in (user / "default", second / "same", first / "same", user / "own"):
+        make_pack(folder)
+    assert find_pack("same").folder == first / "same"
+    assert find_pack("default").folder == user / "default"
+    assert [p.name for p in list_packs() if isinstance(p, Pack)] == [
+        "same", "same", "default", "own", "default",
+    ]  # fmt: skip
+
+
+def test_without_xdg_the_users_folder_is_where_the_platform_has_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("FASTSEG_PACKS", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "relative/is/ignored")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert search_path()[0] == tmp_path / ".local/share/fastseg/packs"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert search_path()[0] == tmp_path / "Library/Application Support/fastseg/packs"
+
+
+def test_a_user_without_a_home_still_has_the_built_in_pack(monkeypatch):
+    monkeypatch.delenv("FASTSEG_PACKS", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError))
+    assert find_pack("default").name == "default"
+
+
+def test_a_pack_is_found_by_its_folder_absolute_or_relative(tmp_path, packs, monkeypatch):
+    make_pack(tmp_path / "elsewhere" / "mine")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for wanted in (tmp_path / "elsewhere" / "mine", "mine", "./mine", "../elsewhere/mine/"):
+        pack = find_pack(wanted)
+        assert pack.name == "mine"
+        assert pack.networks[0].path.is_absolute()
+
+
+def test_a_name_beats_a_folder_of_the_same_name(tmp_path, packs, monkeypatch):
+    make_pack(packs / "mine")
+    make_pack(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert find_pack("mine").folder == packs / "mine"
+    assert find_pack("./mine").folder == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["nobody", "", "no/such/folder", "/", "~/nothing", "~nobody/x", "..", "a\0b"]
+)
+def test_an_unknown_pack_is_told_with_the_known_ones(packs, wanted):
+    with pytest.raises(NetworkError) as caught:
+        find_pack(wanted)
+    assert "default" in one_line(caught) or "pack.toml" in one_line(caught)
+
+
+def test_fastseg_packs_that_is_a_pack_itself_is_pointed_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTSEG_PACKS", str(make_pack(tmp_path / "mine")))
+    with pytest.raises(NetworkError, match="set its parent"):
+        find_pack("mine-too")
+
+
+def test_a_missing_network_is_told_with_what_the_pack_has(tmp_path):
+    pack = load_pack(make_pack(tmp_path / "mine"))
+    with pytest.raises(NetworkError) as caught:
+        pack.network(Role.SEGMENT_3D, "t2")
+    message = one_line(caught)
+    assert "segment_3d network for contrast t2" in message
+    assert "segment_2d for t2; svm for t1" in message
+    assert "--models" in message
+    with pytest.raises(NetworkError, match="no SVM for contrast t2"):
+        pack.svm("t2")
+    assert (pack.has(Role.SEGMENT_2D, "t2"), pack.has(Role.SEGMENT_2D, "t1")) == (True, False)
+    assert (pack.has_svm("t1"), pack.has_svm("t2")) == (True, False)
+
+
+def test_a_changed_file_is_refused_when_it_is_looked_up(tmp_path):
+    folder = make_pack(tmp_path / "mine")
+    with (folder / "net.onnx").open("ab") as file:
+        file.write(b"\0")
+    pack = load_pack(folder)
+    with pytest.raises(NetworkError, match="sha256") as caught:
+        pack.network(Role.SEGMENT_2D, "t2")
+    assert str(folder / "net.onnx") in one_line(caught)
+    network, svm = verify_pack(pack)
+    assert "sha256" in network.problem
+    assert not svm.problem
+
+
+def test_a_file_that_went_away_is_refused_when_it_is_looked_up(tmp_path):
+    folder = make_pack(tmp_path / "mine")
+    pack = load_pack(folder)
+    (folder / "svm.npy").unlink()
+    with pytest.raises(NetworkError, match=r"svm\.npy"):
+        pack.svm("t1")
+    with pytest.raises(NetworkError, match="missing"):
+        load_pack(folder)
+
+
+@pytest.mark.parametrize(
+    ("network", "problem"),
+    [
+        ({"file": '"../net.onnx"'}, "own folder"),
+        ({"file": '"/etc/passwd"'}, "own folder"),
+        ({"file": '"sub/net.onnx"'}, "own folder"),
+        ({"file": "'..\\net.onnx'"}, "own folder"),
+        ({"file": '".."'}, "own folder"),
+        ({"file": '""'}, "own folder"),
+        ({"file": "7"}, "'file' is not a text"),
+        ({"file": '"gone.onnx"'}, "missing"),
+        ({"file": None}, "'file' is missing"),
+        ({"sha256": None}, "'sha256' is missing"),
+        ({"sha256": '"abc"'}, "64 hexadecimal"),
+        ({"sha256": f'"{"A" * 64}"'}, "64 hexadecimal"),
+        ({"role": '"segment"'}, "not one of"),
+        ({"contrasts": "[]"}, "list of contrasts"),
+        ({"contrasts": '["ct"]'}, "list of contrasts"),
+        ({"contrasts": '[["t2"]]'}, "list of contrasts"),
+        ({"contrasts": '"t2"'}, "list of contrasts"),
+        ({"spatial": "[64]"}, "do not go together"),
+        ({"spatial": "[64, 64, 48]"}, "do not go together"),
+        ({"role": '"segment_3d"'}, "do not go together"),
+        ({"spatial": "[64, -1]"}, "list of sizes"),
+        ({"spatial": "[64, true]"}, "list of sizes"),
+        ({"spatial": "64"}, "list of sizes"),
+        ({"layout": '"WHAT"'}, "not one of"),
+        ({"layout": '"NCDHW"'}, "do not go together"),
+        ({"mean": "nan"}, "finite"),
+        ({"mean": "true"}, "not a number"),
+        ({"std": "0.0"}, "positive"),
+        ({"std": "inf"}, "finite"),
+        ({"std": f"1{'0' * 400}"}, "finite"),
+        ({"std": None}, "'std' is missing"),
+        ({"thresholds": "{ t1 = 0.5 }"}, "every contrast"),
+        ({"thresholds": "0.5"}, "every contrast"),
+        ({"thresholds": "{ t2 = 1.5 }"}, "between 0 and 1"),
+        ({"thresholds": '{ t2 = "0.5" }'}, "not a number"),
+    ],
+)
+def test_a_wrong_entry_is_refused_with_file_place_and_remedy(tmp_path, network, problem):
+    folder = make_pack(tmp_path / "mine", network=network)
+    with pytest.raises(NetworkError, match=problem) as caught:
+        load_pack(folder)
+    message = one_line(caught)
+    assert str(folder) in message
+    assert "import the pack again" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("no toml", "not valid TOML"),
+        ("a = " + "[" * 5000, "not valid TOML"),
+        ("a = " + "1" * 5000, "not valid TOML"),
+        ("", "format"),
+        ("format = 2", "format"),
+        (HEAD, "holds no"),
+        (HEAD.replace("licence", "license"), "'licence' is missing"),
+        (HEAD + "network = 3", r"\[\[network\]\]"),
+        (HEAD + "svm = [1]", r"\[\[svm\]\]"),
+        (HEAD + "[network]\nfile = 1", r"\[\[network\]\]"),
+    ],
+)
+def test_a_broken_pack_toml_is_one_clear_line(tmp_path, text, problem):
+    (tmp_path / "pack.toml").write_text(text)
+    with pytest.raises(NetworkError, match=problem) as caught:
+        load_pack(tmp_path)
+    assert str(tmp_path / "pack.toml") in one_line(caught)
+
+
+def test_a_pack_toml_that_is_no_text_is_one_clear_line(tmp_path):
+    (tmp_path / "pack.toml").write_bytes(b"\xff\xfe\0")
+    with pytest.raises(NetworkError, match="not valid TOML"):
+        load_pack(tmp_path)
+    (tmp_path / "pack.toml").unlink()
+    (tmp_path / "pack.toml").mkdir()
+    with pytest.raises(NetworkError, match="cannot be read"):
+        load_pack(tmp_path)
+
+
+def test_two_files_for_the_same_purpose_are_refused(tmp_path):
+    folder = make_pack(tmp_path / "mine")
+    text = (folder / "pack.toml").read_text()
+    entry = text[text.index("[[network]]") : text.index("[[svm]]")]
+    (folder / "pack.toml").write_text(text + entry)
+    with pytest.raises(NetworkError, match="two files are segment_2d for contrast t2"):
+        load_pack(folder)
+
+
+def test_a_broken_pack_is_listed_as_its_error_and_hides_nothing(packs):
+    make_pack(packs / "good")
+    (packs / "bad").mkdir()
+    (packs / "bad" / "pack.toml").write_text("no toml")
+    (packs / ".half-made").mkdir()
+    (packs / ".half-made" / "pack.toml").write_text("no toml")
+    bad, good, _ = list_packs()
+    assert isinstance(bad, NetworkError)
+    assert isinstance(good, Pack)
+    with pytest.raises(NetworkError, match="bad"):
+        find_pack("bad")
+
+
+def test_a_pack_that_is_reached_twice_is_listed_once(tmp_path, packs, monkeypatch):
+    make_pack(packs / "mine")
+    (tmp_path / "link").symlink_to(packs)
+    monkeypatch.setenv("FASTSEG_PACKS", f"{packs}{os.pathsep}{tmp_path / 'link'}")
+    assert len(list_packs()) == 2
+
+
+def test_a_linked_file_counts_when_its_digest_is_right(tmp_path):
+    """Nix, uv and DataLad install files as links; what they lead to is checked all the same."""
+    folder = make_pack(tmp_path / "mine")
+    shutil.move(folder / "net.onnx", tmp_path / "net.onnx")
+    (folder / "net.onnx").symlink_to(tmp_path / "net.onnx")
+    load_pack(folder).network(Role.SEGMENT_2D, "t2")
+    (tmp_path / "net.onnx").write_bytes(b"other")
+    with pytest.raises(NetworkError, match="sha256"):
+        load_pack(folder).network(Role.SEGMENT_2D, "t2")
+
+
+def test_the_svm_is_read_exactly(tmp_path):
+    pack = load_pack(make_pack(tmp_path / "mine"))
+    values = read_svm(pack.svm("t1"))
+    assert values.dtype == np.float32
+    np.testing.assert_array_equal(values, svm_values())
+
+
+class Boom:
+    def __reduce__(self):
+        return (os.abort, ())
+
+
+def evil_svms():
+    values = svm_values()
+    return {
+        "pickle": lambda f: f.write(pickle.dumps(Boom())),
+        "pickled array": lambda f: np.save(f, np.array([Boom()] * 577, object), allow_pickle=True),
+        "archive": lambda f: np.savez(f, values),
+        "wrong length": lambda f: np.save(f, values[:576]),
+        "two axes": lambda f: np.save(f, values[None]),
+        "float64": lambda f: np.save(f, values.astype(np.float64)),
+        "not finite": lambda f: np.save(f, np.where(np.arange(577) == 5, np.nan, values)),
+        "not finite float32": lambda f: np.save(f, np.full(577, np.inf, np.float32)),
+        "text": lambda f: f.write(b"1 2 3"),
+        "empty": lambda f: None,
+        "large": lambda f: np.save(f, np.zeros(100_000, np.float32)),
+        "truncated": lambda f: f.write(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', "),
+    }
+
+
+@pytest.mark.parametrize("kind", evil_svms())
+def test_an_svm_that_is_not_577_finite_float32_is_refused_and_never_unpickled(tmp_path, kind):
+    folder = make_pack(tmp_path / "mine")
+    before = sha256(folder / "svm.npy")
+    with (folder / "svm.npy").open("wb") as file:
+        evil_svms()[kind](file)
+    toml = folder / "pack.toml"
+    toml.write_text(toml.read_text().replace(before, sha256(folder / "svm.npy")))
+    with pytest.raises(NetworkError, match="577 float32") as caught:
+        read_svm(load_pack(folder).svm("t1"))
+    assert "import the pack again" in one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"no network", "onnxruntime cannot load"),
+        (onnx_file((64, 64, 1))[:-20], "onnxruntime cannot load"),
+        (onnx_file((1, 64, 64)), "its input is"),
+    ],
+)
+def test_verify_finds_a_network_that_does_not_load_or_fit(tmp_path, content, problem):
+    folder = make_pack(tmp_path / "mine")
+    before = sha256(folder / "net.onnx")
+    (folder / "net.onnx").write_bytes(content)
+    toml = folder / "pack.toml"
+    toml.write_text(toml.read_text().replace(before, sha256(folder / "net.onnx")))
+    network, _ = verify_pack(load_pack(folder))
+    assert problem in network.problem
+    assert "\n" not in network.problem
+    assert not any(check.problem for check in verify_pack(load_pack(folder), load=False))
+
+
+def test_a_packs_digest_depends_on_its_files_only(tmp_path):
+    one = load_pack(make_pack(tmp_path / "one"))
+    two = load_pack(make_pack(tmp_path / "two", head=HEAD.replace("made", "written")))
+    assert pack_digest(one) == pack_digest(two)
+    other = make_pack(tmp_path / "other", network={"sha256": f'"{"0" * 64}"'})
+    assert pack_digest(load_pack(other)) != pack_digest(one)
+
+
+def test_the_built_in_pack_toml_is_what_the_writer_would_write(packs):
+    pack = find_pack("default")
+    text = (pack.folder / "pack.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text) == tomllib.loads(pack_toml(pack))

@@ -1,0 +1,212 @@
+"""What CI runs: one line a step, what failed, and pytest's closing line last."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import packages
+from environment import CHECKOUT, SetupError, ensure_environment
+
+_DESCRIPTION = """\
+Run everything that CI runs, in an environment of its own (.venv-test, made when pyproject.toml changes).
+
+  tools/test                      all of it
+  tools/test --quick              without packaging, golden and fault tests: under two minutes
+  tools/test --quick -- -k crops  arguments after -- go to pytest
+  tools/test --only types         one step
+  tools/test --slow               soak and kill tests, and nothing else
+"""
+
+_NO_TESTS = 5  # pytest's exit code when nothing was selected
+_LOAD_KERNELS = "from fastseg.compilation import load_kernels; load_kernels(print)"
+
+
+class StepFailed(Exception):
+    """A step found something; the message is what there is to read."""
+
+
+@dataclass
+class Bench:
+    """What the steps work with."""
+
+    binaries: Path
+    scratch: Path
+    quick: bool
+    slow: bool
+    pytest_arguments: list[str]
+    closing_line: str = ""
+    distributions: list[Path] = field(default_factory=list)
+
+    def call(self, tool: str, *arguments: str, **variables: str) -> str:
+        """Run a program of the environment in the checkout, silently unless it fails."""
+        done = subprocess.run(
+            [self.binaries / tool, *arguments],
+            cwd=CHECKOUT,
+            env=os.environ | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode and not (tool == "pytest" and done.returncode == _NO_TESTS):
+            raise StepFailed(done.stdout)
+        return done.stdout.strip()
+
+
+def _lint(bench: Bench) -> None:
+    bench.call("ruff", "check", "--quiet")
+
+
+def _format(bench: Bench) -> None:
+    bench.call("ruff", "format", "--check", "--quiet", "--diff")
+
+
+def _types(bench: Bench) -> None:
+    bench.call("mypy")
+
+
+def _imports(bench: Bench) -> None:
+    bench.call("lint-imports")
+
+
+def _kernels(bench: Bench) -> str:
+    """Compile before the tests do, so that no test is timed while it compiles."""
+    return bench.call("python", "-c", _LOAD_KERNELS).replace("\n", "; ")
+
+
+def _pytest(bench: Bench) -> str:
+    if bench.slow:
+        selection = ["-m", "slow"]
+    elif bench.quick:
+        selection = ["-m", "not slow and not golden", "--ignore=tests/golden", "--ignore=tests/faults"]
+    else:
+        selection = ["-m", "not slow"]
+    workers = [] if bench.slow else ["-n", str(min(_cores(), 4)), "--dist=worksteal"]
+    tests = subprocess.Popen(
+        [bench.binaries / "pytest", *workers, *selection, *bench.pytest_arguments],
+        cwd=CHECKOUT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+    )
+    assert tests.stdout is not None
+    for line in tests.stdout:
+        if re.match(r"=+ .*\d+ .* in [\d.]+s.* =+$", line):
+            bench.closing_line = line.strip()  # comes last of all
+        else:
+            print(line, end="", flush=True)
+    if tests.wait() == _NO_TESTS and bench.slow:
+        return "there are none"
+    if tests.returncode:
+        raise StepFailed("")
+    return ""
+
+
+def _kernels_as_python(bench: Bench) -> str:
+    """Without the JIT an index out of range is an error, and coverage sees the lines."""
+    output = bench.call("pytest", "-k", "kernels", "-m", "not slow and not golden", NUMBA_DISABLE_JIT="1")
+    return output.splitlines()[-1].strip("= ")
+
+
+def _build(bench: Bench) -> None:
+    bench.distributions = packages.build(bench.binaries, bench.scratch)
+
+
+def _elsewhere(bench: Bench) -> str:
+    return packages.try_elsewhere(bench.distributions, bench.scratch)
+
+
+_STEPS: dict[str, tuple[str, Callable[[Bench], str | None]]] = {
+    "lint": ("ruff check", _lint),
+    "format": ("ruff format", _format),
+    "types": ("mypy --strict", _types),
+    "imports": ("import contracts", _imports),
+    "kernels": ("kernels compile", _kernels),
+    "pytest": ("pytest and doctests", _pytest),
+    "nojit": ("kernel tests without the JIT", _kernels_as_python),
+    "build": ("wheel and sdist", _build),
+    "elsewhere": ("wheel in a fresh environment", _elsewhere),
+}
+_QUICK = ("lint", "format", "types", "imports", "kernels", "pytest")
+_SLOW = ("kernels", "pytest")
+
+
+def main() -> int:
+    """Run the steps that were asked for."""
+    options, pytest_arguments = _parse(sys.argv[1:])
+    names = _SLOW if options.slow else _QUICK if options.quick else tuple(_STEPS)
+    if options.only:
+        names = tuple(name for name in _STEPS if name in options.only)
+    failed: list[str] = []
+
+    with tempfile.TemporaryDirectory(prefix="fastseg-test-") as scratch:
+        started = time.monotonic()
+        try:
+            binaries = ensure_environment(
+                CHECKOUT / ".venv-test", extras="[test]", system_packages=options.system_packages
+            )
+        except SetupError as error:
+            print(f"FAILED environment: {error}", flush=True)
+            return 1
+        _report("ok", f"environment (Python {sys.version.split()[0]})", started)
+        bench = Bench(binaries, Path(scratch), options.quick, options.slow, pytest_arguments)
+        for name in names:
+            title, step = _STEPS[name]
+            started = time.monotonic()
+            try:
+                remark = step(bench)
+            except (StepFailed, SetupError, packages.PackageError) as error:
+                failed.append(title)
+                print(error, flush=True)
+                _report("FAILED", title, started)
+            else:
+                _report("ok", title, started, remark or "")
+
+    print(f"failed: {', '.join(failed)}" if failed else "all steps passed")
+    if bench.closing_line:
+        print(bench.closing_line)
+    return 1 if failed else 0
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    pytest_arguments: list[str] = []
+    if "--" in arguments:
+        at = arguments.index("--")
+        arguments, pytest_arguments = arguments[:at], arguments[at + 1 :]
+    parser = argparse.ArgumentParser(
+        prog="tools/test", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="the part to run while working")
+    parser.add_argument("--slow", action="store_true", help="soak and kill tests, and nothing else")
+    parser.add_argument("--only", action="append", choices=list(_STEPS), help="this step; may be repeated")
+    parser.add_argument(
+        "--system-packages", action="store_true", help="install Debian packages that are missing (venv only)"
+    )
+    return parser.parse_args(arguments), pytest_arguments
+
+
+def _report(verdict: str, title: str, started: float, remark: str = "") -> None:
+    print(f"{verdict:7}{title:32}{time.monotonic() - started:7.1f} s  {remark}".rstrip(), flush=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
