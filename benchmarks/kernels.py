@@ -1,102 +1,273 @@
 """Time kernels against what they replace, on one thread.
 
-    python benchmarks/kernels.py [--data DIR] [--case NAME]... [--repetitions N] [--out FILE]
+    python -m benchmarks.kernels [--data DIR] [--case NAME]... [--repetitions N] [--out FILE]
 
-Every case runs in a process of its own. Its contenders do the same work on the same input and take turns
-(A B A B), so that the machine's noise meets all of them; the first turn of each is dropped. Output are JSON
-lines: one about the machine, then one for each contender with minimum and median of wall-clock and CPU
-seconds, million voxels per CPU second, the process's peak memory, and `ratio`: its median CPU time over
-that of the case's first contender, which is fastseg's own.
-
-A case is a function in `CASES` that takes the data folder and returns a `Case`. Where the folder is absent,
-phantoms of the same size stand in for volumes and random numbers for detectors.
+A case is a function in `CASES`; see `benchmarks.runner`. What it is compared with does the same work on the
+same input, and how far the results differ is among its facts.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
-import re
-import resource
-import statistics
-import subprocess
-import sys
-import time
+import gzip
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-LUMBAR = "sub-tutlumbar/anat/sub-tutlumbar_T2w.nii.gz"
-FEWEST_REPETITIONS = 7
+from benchmarks.inputs import Inputs, random_detector
+from benchmarks.runner import Case, Target, main
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """Work on `n_voxels` voxels that several contenders do, fastseg first.
-
-    Parameters
-    ----------
-    facts : further numbers that the case reports, such as differences between the contenders' results
-    """
-
-    n_voxels: int
-    contenders: dict[str, Callable[[], object]]
-    facts: dict[str, object] = field(default_factory=dict)
-
-
-def scores_t2(data: Path) -> Case:
+def scores_t2(inputs: Inputs) -> Case:
     """HOG and support vector machine on the t2 volume of sct_testing (52 x 60 x 55, 1 mm)."""
-    return _scores(*_las(data / "sct_testing/t2/t2.nii.gz", (52, 60, 55)), _detector(data))
+    return _scores("HOG + SVM, t2", *inputs.slices("t2"), inputs.detector())
 
 
-def scores_lumbar(data: Path) -> Case:
+def scores_lumbar(inputs: Inputs) -> Case:
     """HOG and support vector machine on a lumbar volume (38 x 257 x 201, 1 mm)."""
-    return _scores(*_las(data / LUMBAR, (38, 257, 201)), _detector(data))
+    return _scores("HOG + SVM, lumbar", *inputs.slices("lumbar"), inputs.detector())
 
 
-def curve_noise(_: Path) -> Case:
+def curve_noise(_: Inputs) -> Case:
     """Curve through noise, 320 x 320 x 60 at 0.5 x 0.5 x 1 mm."""
     heat = np.random.default_rng(0).normal(size=(60, 320, 320)).astype(np.float32)
-    return _curve(heat, (0.5, 0.5, 1.0))
+    return _curve("curve through noise", heat, (0.5, 0.5, 1.0))
 
 
-def curve_cord(_: Path) -> Case:
+def curve_cord(_: Inputs) -> Case:
     """Curve through the score map of a winding cord, 320 x 320 x 60 at 0.5 x 0.5 x 1 mm."""
-    return _curve(_winding_cord(), (0.5, 0.5, 1.0))
+    return _curve("curve along a cord", _winding_cord(), (0.5, 0.5, 1.0))
 
 
-def curve_cord_thick(_: Path) -> Case:
+def curve_cord_thick(_: Inputs) -> Case:
     """Curve through the same map with slices of 7.5 mm, where long steps are cheap."""
-    return _curve(_winding_cord(), (0.5, 0.5, 7.5))
+    return _curve("curve along a cord, thick slices", _winding_cord(), (0.5, 0.5, 7.5))
 
 
-def centerline_half_mm(data: Path) -> Case:
+def centerline_half_mm(inputs: Inputs) -> Case:
     """Whole OptiC on the lumbar volume, repeated to 76 x 514 x 201 at 0.5 x 0.5 x 1 mm."""
     from fastseg.optic import optic_centerline
 
-    voxels, _ = _las(data / LUMBAR, (38, 257, 201))
-    voxels = voxels.repeat(2, axis=0).repeat(2, axis=1)
-    detector = _detector(data)
-    return Case(voxels.size, {"fastseg": lambda: optic_centerline(voxels, (0.5, 0.5, 1.0), detector)})
+    slices, origin = inputs.slices("lumbar")
+    voxels = slices.repeat(2, axis=1).repeat(2, axis=2).transpose(1, 2, 0)
+    detector = inputs.detector()
+    return Case(
+        "whole OptiC, lumbar at 0.5 mm",
+        voxels.size,
+        {"fastseg": lambda: optic_centerline(voxels, (0.5, 0.5, 1.0), detector)},
+        {"input": origin},
+    )
 
 
-def centerline_large(_: Path) -> Case:
-    """Whole OptiC on a phantom of 320 x 320 x 64 at 0.5 x 0.5 x 1 mm."""
+def centerline_large(_: Inputs) -> Case:
+    """Whole OptiC on a bright cord in a noisy body, 320 x 320 x 64 at 0.5 x 0.5 x 1 mm."""
     from fastseg.optic import optic_centerline
 
-    voxels = np.asfortranarray(_phantom((320, 320, 64)))
-    detector = _random_detector()
-    return Case(voxels.size, {"fastseg": lambda: optic_centerline(voxels, (0.5, 0.5, 1.0), detector)})
+    rng = np.random.default_rng(2)
+    z, x, y = np.ogrid[:64, :320, :320]
+    distance = (x - 160) ** 2 + (y - 160 - 5 * np.sin(z / 20)) ** 2
+    slices = (300 * np.exp(-distance / 60) + rng.normal(200, 30, (64, 320, 320))).astype(np.float32)
+    voxels, detector = slices.transpose(1, 2, 0), random_detector()
+    work = {"fastseg": lambda: optic_centerline(voxels, (0.5, 0.5, 1.0), detector)}
+    return Case("whole OptiC, 320 x 320 x 64 at 0.5 mm", voxels.size, work)
 
 
-CASES: dict[str, Callable[[Path], Case]] = {
+def resample_lumbar(inputs: Inputs) -> Case:
+    """The whole lumbar volume to 0.5 mm in plane."""
+    from scipy import ndimage
+
+    from fastseg.kernels.resample import resample_slices
+
+    slices, origin = inputs.slices("lumbar")
+    (nz, nx, ny), (wx, wy) = slices.shape, (2 * slices.shape[1], 2 * slices.shape[2])
+    volume, step = np.ascontiguousarray(slices.transpose(1, 2, 0)), np.array([nx / wx, ny / wy, 1.0])
+
+    def whole(matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+        # As nibabel.processing.resample_from_to calls it, which is what SCT uses.
+        return ndimage.affine_transform(
+            volume, matrix, output_shape=(wx, wy, nz), output=np.float32, order=1, mode="nearest"
+        )
+
+    def fastseg() -> NDArray[np.float32]:
+        return resample_slices(slices, wx, wy)
+
+    theirs = whole(np.diag(step)).transpose(2, 0, 1)
+    return Case(
+        "to 0.5 mm in plane, lumbar",
+        theirs.size,
+        {
+            "fastseg": fastseg,
+            "scipy affine_transform": lambda: whole(np.diag(step)),
+            "scipy affine_transform, separable": lambda: whole(step),
+        },
+        {"input": origin, "largest_difference": float(abs(fastseg() - theirs).max())},
+        (Target("scipy affine_transform", "ratio", 20, at_least=True),),
+    )
+
+
+def windows_lumbar(inputs: Inputs) -> Case:
+    """Only the 64 x 64 window around the cord on each slice, at 0.5 mm."""
+    from scipy import ndimage
+
+    from fastseg.kernels.resample import resample_windows
+
+    slices, origin = inputs.slices("lumbar")
+    (nz, nx, ny), (wx, wy) = slices.shape, (2 * slices.shape[1], 2 * slices.shape[2])
+    volume, step = np.ascontiguousarray(slices.transpose(1, 2, 0)), np.array([nx / wx, ny / wy, 1.0])
+    z = np.arange(nz)
+    starts = np.column_stack([np.full(nz, wx // 2 - 31), wy // 2 - 31 + (20 * np.sin(z / 20)).astype(int)])
+    starts = np.clip(starts, 0, [wx - 64, wy - 64]).astype(np.int64)
+
+    def fastseg() -> NDArray[np.float32]:
+        return resample_windows(slices, wx, wy, z, starts, 64, 64)
+
+    def whole() -> NDArray[np.float32]:
+        resampled = ndimage.affine_transform(
+            volume, np.diag(step), output_shape=(wx, wy, nz), output=np.float32, order=1, mode="nearest"
+        )
+        return np.array([resampled[x : x + 64, y : y + 64, k] for k, (x, y) in enumerate(starts)])
+
+    return Case(
+        "windows at 0.5 mm, lumbar",
+        nz * 64 * 64,
+        {"fastseg": fastseg, "scipy affine_transform, crop": whole},
+        {"input": origin, "largest_difference": float(abs(fastseg() - whole()).max())},
+    )
+
+
+def back_lumbar(inputs: Inputs) -> Case:
+    """A mask around the cord back onto the native grid of the lumbar volume."""
+    from scipy import ndimage
+
+    from fastseg.centerline import Centerline
+    from fastseg.crops import CropWindows
+    from fastseg.resampling import resample_onto, working_grid
+    from fastseg.volume import Grid
+
+    slices, origin = inputs.slices("lumbar")
+    nz, nx, ny = slices.shape
+    native = Grid((nx, ny, nz), np.diag([-1.0, 1.0, 1.0, 1.0]))
+    working = working_grid(native)
+    z = np.arange(nz)
+    centre_y = working.shape[1] // 2 + 20 * np.sin(z / 20)
+    points = np.column_stack([np.full(nz, working.shape[0] // 2), centre_y, z])
+    windows = CropWindows.around(Centerline(working, points), 64)
+    i, j = np.ogrid[:64, :64]
+    crops = np.repeat((((i - 31) / 13) ** 2 + ((j - 31) / 8) ** 2 < 1)[None], nz, axis=0).astype(np.float32)
+    matrix = np.linalg.inv(working.affine) @ native.affine
+
+    def fastseg() -> tuple[NDArray[np.float32], tuple[int, int, int]]:
+        canvas, corner = windows.paste(crops)
+        return resample_onto(canvas, corner, working, native)
+
+    def whole() -> NDArray[np.float32]:
+        full = np.zeros(working.shape, np.float32)
+        for crop, k, (x, y) in zip(crops, windows.z, windows.starts, strict=True):
+            full[x : x + 64, y : y + 64, k] = crop
+        return ndimage.affine_transform(
+            full, matrix[:3, :3], matrix[:3, 3], native.shape, order=1, mode="nearest"
+        )
+
+    part, (x, y, first) = fastseg()
+    ours = np.zeros(native.shape, np.float32)
+    ours[x : x + part.shape[1], y : y + part.shape[2], first : first + len(part)] = part.transpose(1, 2, 0)
+    return Case(
+        "mask back to the native grid, lumbar",
+        ours.size,
+        {"fastseg": fastseg, "scipy affine_transform": whole},
+        {"input": origin, "largest_difference": float(abs(ours - whole()).max())},
+    )
+
+
+def objects(_: Inputs) -> Case:
+    """Threshold, fill holes and keep the cord on 200 crops of 64 x 64 with stray objects."""
+    from scipy import ndimage
+
+    from fastseg.kernels.components import keep_cord_slices
+
+    rng = np.random.default_rng(4)
+    z, i, j = np.ogrid[:200, :64, :64]
+    cord = np.exp(-(((i - 32 - 5 * np.sin(z / 30)) / 12) ** 2 + ((j - 31) / 8) ** 2))
+    ring = 0.5 * (np.hypot(i - 32, j - 31) < 2) * (z % 7 == 0)  # a hole in every seventh
+    smooth = ndimage.gaussian_filter(rng.normal(0, 1, (200, 64, 64)), (0, 2, 2))
+    probabilities = (cord - ring + smooth).astype(np.float32)
+
+    def slice_by_slice() -> NDArray[np.uint8]:
+        masks, centre = np.zeros(probabilities.shape, np.uint8), None
+        for image, mask in zip(probabilities, masks, strict=True):
+            labels, count = ndimage.label(ndimage.binary_fill_holes(image > 0.5, np.ones((3, 3))))
+            if not count:
+                continue
+            keep = labels[centre] if centre else 0
+            keep = keep or 1 + np.argmax(np.bincount(labels.ravel())[1:])
+            mask[:] = labels == keep
+            x, y = ndimage.center_of_mass(mask)
+            centre = round(x), round(y)
+        return masks
+
+    def fastseg() -> NDArray[np.uint8]:
+        return keep_cord_slices(probabilities, np.float32(0.5))
+
+    return Case(
+        "one object a slice, 200 crops",
+        probabilities.size,
+        {"fastseg": fastseg, "scipy label, fill_holes": slice_by_slice},
+        {"different_pixels": int((fastseg() != slice_by_slice()).sum())},
+    )
+
+
+def read_gzip(inputs: Inputs) -> Case:
+    """Read the lumbar volume from its .nii.gz."""
+    import nibabel
+    from isal import igzip
+
+    from fastseg.nifti import read_volume
+
+    path, origin = inputs.volume("lumbar")
+    content = path.read_bytes()
+    return Case(
+        "read .nii.gz, lumbar",
+        read_volume(path)[0].voxels.size,
+        {
+            "fastseg": lambda: read_volume(path),
+            "nibabel (zlib)": lambda: np.asanyarray(nibabel.load(path).dataobj),
+            "isal alone": lambda: igzip.decompress(content),
+            "zlib alone": lambda: gzip.decompress(content),
+        },
+        {"input": origin, "mb": round(len(gzip.decompress(content)) / 1e6, 2)},
+    )
+
+
+def write_gzip(inputs: Inputs) -> Case:
+    """Write a mask of 320 x 320 x 64."""
+    import nibabel
+    from isal import igzip
+
+    from fastseg.nifti import read_volume, write_volume
+
+    template = read_volume(inputs.volume("large")[0])[1]
+    mask = np.asfortranarray(read_volume(inputs.centerline("large"))[0].voxels)
+    content, target = mask.tobytes(order="F"), inputs.work / "written.nii.gz"
+    affine = template.header.get_best_affine()
+    return Case(
+        "write mask .nii.gz, 320 x 320 x 64",
+        mask.size,
+        {
+            "fastseg": lambda: write_volume(mask, template, target),
+            "nibabel (zlib 1)": lambda: nibabel.save(nibabel.Nifti1Image(mask, affine), target),
+            "isal 1 alone": lambda: igzip.compress(content, 1),
+            "zlib 6 alone": lambda: zlib.compress(content, 6),
+        },
+        {
+            "mb": round(len(content) / 1e6, 2),
+            "bytes_isal_1": len(igzip.compress(content, 1)),
+            "bytes_zlib_6": len(zlib.compress(content, 6)),
+        },
+    )
+
+
+CASES: dict[str, Callable[[Inputs], Case]] = {
     "scores-t2": scores_t2,
     "scores-lumbar": scores_lumbar,
     "curve-noise": curve_noise,
@@ -104,16 +275,22 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "curve-cord-thick": curve_cord_thick,
     "centerline-half-mm": centerline_half_mm,
     "centerline-large": centerline_large,
+    "resample-lumbar": resample_lumbar,
+    "windows-lumbar": windows_lumbar,
+    "back-lumbar": back_lumbar,
+    "objects": objects,
+    "read-gzip": read_gzip,
+    "write-gzip": write_gzip,
 }
 
 
-def _scores(voxels: NDArray[np.float32], origin: str, detector: NDArray[np.float32]) -> Case:
+def _scores(title: str, voxels: NDArray[np.float32], origin: str, detector: NDArray[np.float32]) -> Case:
     """Images are made beforehand: neither side is timed on grey values or resampling."""
     from fastseg.kernels.hog import score_pixels
     from fastseg.kernels.optic_resize import to_uint8
     from fastseg.optic import prepare_uint16
 
-    slices = np.ascontiguousarray(prepare_uint16(voxels).transpose(2, 0, 1))
+    slices = np.ascontiguousarray(prepare_uint16(voxels.transpose(1, 2, 0)).transpose(2, 0, 1))
     images = np.empty(slices.shape, np.uint8)
     for slice_, image in zip(slices, images, strict=True):
         to_uint8(slice_, image)
@@ -153,7 +330,8 @@ def _scores(voxels: NDArray[np.float32], origin: str, detector: NDArray[np.float
         facts["largest_difference_to_opencv"] = float(abs(fastseg() - found).max())
         contenders["opencv"] = opencv
     contenders["numpy"] = dense_numpy
-    return Case(images.size, contenders, facts)
+    targets = (Target("opencv", "ratio", 4, at_least=True),) if "opencv" in contenders else ()
+    return Case(title, images.size, contenders, facts, targets)
 
 
 def _dense_numpy_scores(image: NDArray[np.uint8], detector: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -179,7 +357,7 @@ def _dense_numpy_scores(image: NDArray[np.uint8], detector: NDArray[np.float32])
     return scores
 
 
-def _curve(heat: NDArray[np.float32], zooms: tuple[float, float, float]) -> Case:
+def _curve(title: str, heat: NDArray[np.float32], zooms: tuple[float, float, float]) -> Case:
     """Dynamic programming as it is, and with the lower envelope for all lines."""
     from fastseg.kernels import optic
     from fastseg.optic import trace_curve
@@ -197,7 +375,13 @@ def _curve(heat: NDArray[np.float32], zooms: tuple[float, float, float]) -> Case
         return trace_curve(heat, zooms)
 
     same = bool(np.array_equal(fastseg(), envelope()))
-    return Case(heat.size, {"fastseg": fastseg, "envelope": envelope}, {"same_path": same})
+    return Case(
+        title,
+        heat.size,
+        {"fastseg": fastseg, "envelope": envelope},
+        {"same_path": same},
+        (Target("fastseg", "cpu_seconds_median", 0.15),),
+    )
 
 
 def _winding_cord() -> NDArray[np.float32]:
@@ -208,121 +392,5 @@ def _winding_cord() -> NDArray[np.float32]:
     return (1.5 * np.exp(-distance / 200) - 1 + noise).astype(np.float32)
 
 
-def _las(path: Path, shape: tuple[int, int, int]) -> tuple[NDArray[np.float32], str]:
-    """Voxels of a volume in SCT's axis order, or of a phantom, and which of them."""
-    if not path.is_file():
-        return _phantom(shape), "phantom"
-    import nibabel
-    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
-
-    image = nibabel.load(path)
-    image = image.as_reoriented(ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "A", "S"))))
-    return np.ascontiguousarray(image.get_fdata(dtype=np.float32)), path.name
-
-
-def _phantom(shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Bright cord in a noisy body."""
-    rng = np.random.default_rng(2)
-    x, y, z = np.ogrid[: shape[0], : shape[1], : shape[2]]
-    distance = (x - shape[0] / 2) ** 2 + (y - shape[1] / 2 - 5 * np.sin(z / 20)) ** 2
-    return (300 * np.exp(-distance / 60) + rng.normal(200, 30, shape)).astype(np.float32)
-
-
-def _detector(data: Path) -> NDArray[np.float32]:
-    path = data / "sct_optic_models" / "t2_model.yml"
-    if not path.is_file():
-        return _random_detector()
-    numbers = re.search(r"SVMDetector: \[(.*?)\]", path.read_text(), re.DOTALL)
-    assert numbers is not None, path
-    return np.array(numbers[1].split(","), np.float32)
-
-
-def _random_detector() -> NDArray[np.float32]:
-    return np.random.default_rng(3).normal(0, 0.05, 577).astype(np.float32)
-
-
-def run(name: str, data: Path, repetitions: int) -> list[dict[str, object]]:
-    """Time one case in this process."""
-    case = CASES[name](data)
-    wall: dict[str, list[float]] = {contender: [] for contender in case.contenders}
-    cpu: dict[str, list[float]] = {contender: [] for contender in case.contenders}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for _ in range(repetitions + 1):
-        for contender, work in case.contenders.items():
-            wall_start, cpu_start = time.perf_counter(), time.process_time()
-            work()
-            cpu[contender].append(time.process_time() - cpu_start)
-            wall[contender].append(time.perf_counter() - wall_start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    own = statistics.median(next(iter(cpu.values()))[1:])
-    return [
-        {
-            "case": name,
-            "contender": contender,
-            "voxels": case.n_voxels,
-            "repetitions": repetitions,
-            "cpu_seconds_min": round(min(cpu[contender][1:]), 5),
-            "cpu_seconds_median": round(statistics.median(cpu[contender][1:]), 5),
-            "wall_seconds_min": round(min(wall[contender][1:]), 5),
-            "wall_seconds_median": round(statistics.median(wall[contender][1:]), 5),
-            "mvx_per_second": round(case.n_voxels / statistics.median(cpu[contender][1:]) / 1e6, 2),
-            "ratio": round(statistics.median(cpu[contender][1:]) / own, 2),
-            "rss_mb_before": before // 1024,
-            "rss_mb_peak": peak // 1024,
-            **case.facts,
-        }
-        for contender in case.contenders
-    ]
-
-
-def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.is_file() else None
-    versions = {}
-    for package in ("numpy", "numba", "opencv-python-headless"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "absent"
-    return {
-        "machine": model[1] if model else platform.processor(),
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-        **versions,
-    }
-
-
-def main() -> None:
-    """Run the cases, one process each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with real volumes")
-    parser.add_argument("--case", action="append", choices=CASES, help="default: all")
-    parser.add_argument("--repetitions", type=int, default=FEWEST_REPETITIONS)
-    parser.add_argument("--out", type=Path, help="file for the JSON lines, default: standard output")
-    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.repetitions < FEWEST_REPETITIONS:
-        parser.error(f"--repetitions must be at least {FEWEST_REPETITIONS}")
-    if options.in_this_process:
-        for line in run(options.case[0], options.data, options.repetitions):
-            print(json.dumps(line))
-        return
-    lines = [json.dumps(machine())]
-    for name in options.case or CASES:
-        command = [sys.executable, __file__, "--in-this-process", "--case", name, "--data", str(options.data)]
-        command += ["--repetitions", str(options.repetitions)]
-        one_thread = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        finished = subprocess.run(command, env=one_thread, stdout=subprocess.PIPE, text=True, check=True)
-        lines += finished.stdout.splitlines()
-    text = "\n".join(lines) + "\n"
-    if options.out is None:
-        print(text, end="")
-    else:
-        options.out.write_text(text)
-
-
 if __name__ == "__main__":
-    main()
+    main(CASES, __doc__, "benchmarks.kernels")

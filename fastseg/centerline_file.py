@@ -16,6 +16,8 @@ from fastseg.volume import SCT_RPI, Grid, Volume
 
 __all__ = ["centerline_from_mask", "centerline_from_volume"]
 
+_NO_OVERLAP = "the centerline does not overlap the image; give one that was drawn on this image"
+
 
 def centerline_from_mask(mask: Volume, working: Grid) -> Centerline:
     """Centre of mass of each slice of a centerline or mask, after linear resampling to the working grid.
@@ -34,6 +36,8 @@ def centerline_from_mask(mask: Volume, working: Grid) -> Centerline:
     ------
     CordNotFound
         The mask is empty.
+    InputError
+        All of it lies beyond the last slice.
     """
     voxels = _finite(mask.voxels)
     covered = np.flatnonzero(voxels.any(axis=(0, 1)))
@@ -47,10 +51,12 @@ def centerline_from_mask(mask: Volume, working: Grid) -> Centerline:
     for z in nearby:
         centre = _centre_of_slice(voxels, mapping, own, z)
         if centre is None and z in covered:
-            x, y = ndimage.center_of_mass(voxels[:, :, z])
+            x, y = ndimage.center_of_mass(np.abs(voxels[:, :, z]))
             centre = (x / stretch[0, 0], y / stretch[1, 1])
         if centre is not None and z < working.shape[2]:
             points.append((*centre, z))
+    if not points:
+        raise InputError(_NO_OVERLAP)
     return Centerline(working, np.array(points))
 
 
@@ -115,6 +121,8 @@ def _centre_of_slice(
     values = ndimage.map_coordinates(voxels, coordinates, output=voxels.dtype, order=1, mode="nearest")
     if not values.any():
         return None
+    if not values.sum() > 0:  # negative weights; their size must do
+        values = np.abs(values)
     full = np.zeros(shape, voxels.dtype)
     full[int(box[0][0]) : int(box[0][-1]) + 1, int(box[1][0]) : int(box[1][-1]) + 1] = values
     x_mean, y_mean = ndimage.center_of_mass(full)
@@ -150,7 +158,7 @@ def centerline_from_volume(mask: Volume, native: Grid, working: Grid) -> Centerl
     nx, ny, nz = native.shape
     inside = (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5) & (z > -0.5) & (z < nz - 0.5)
     if not inside.any():
-        raise InputError("the centerline does not overlap the image; give one that was drawn on this image")
+        raise InputError(_NO_OVERLAP)
     x, y, z, weights = x[inside], y[inside], z[inside], weights[inside]
     slices = np.rint(z).astype(np.int64)
     levels = np.unique(slices)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from fastseg.kernels import components
 from fastseg.quirks import MENDED, Quirks
@@ -106,20 +105,25 @@ def _remove_objects_above(values: NDArray[np.float32], support: float, first_sli
     Objects are told apart anew in the part above, so the end of an object that reaches up beside the cord
     goes too. Of equally large objects the first in (x, y, z) order is the cord.
     """
-    labels, count = ndimage.label((values > support).transpose(1, 2, 0))
+    labels, count = _labelled(values > support)
     if count < 2:
         return []
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     cord = int(sizes.argmax())
-    top = ndimage.find_objects(labels)[cord - 1][2].stop
-    above, count = ndimage.label(values[top:] > support)
+    top = int(np.flatnonzero((labels == cord).any(axis=(1, 2)))[-1]) + 1
+    above, _ = _labelled(values[top:] > support)
     small = np.bincount(above.ravel(), minlength=1) < SMALL_OBJECT * sizes[cord]
     small[0] = False
     if not small.any():
         return []
     values[top:][small[above]] = 0
     return [f"removed {int(small.sum())} small objects above slice {first_slice + top - 1}"]
+
+
+def _labelled(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    labels = np.empty(mask.shape, np.int32)
+    return labels, components.label_objects(mask.view(np.uint8), labels)
 
 
 def _fill_gaps(
@@ -138,7 +142,8 @@ def _fill_gaps(
         for z in range(below + 1, above):
             weight = (z - below) / (above - below)
             values[z] = _between(values[below], values[above], weight, support)
-        notes.append(f"filled the gap in {gap}")
+        closed = (values[below + 1 : above] > support).any(axis=(1, 2)).all()
+        notes.append(f"filled the gap in {gap}" if closed else f"{gap} could not be filled: too far apart")
     return notes
 
 
@@ -149,6 +154,8 @@ def _between(
 
     Soft values inside it are the weighted mean of both slices.
     """
+
+    from scipy import ndimage  # a tenth of a second to import, and few volumes have gaps
 
     def depth(slice_: NDArray[np.float32]) -> NDArray[np.float64]:
         inside = slice_ > support

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["load_kernels"]
+__all__ = ["kernel_cache", "load_kernels"]
 
 _logger = logging.getLogger(__name__)
 
@@ -78,6 +78,12 @@ def load_kernels(say: Callable[[str], None] = _logger.info) -> None:
         say("no folder can keep the compiled kernels: set NUMBA_CACHE_DIR to one that can be written")
         _do_without_cache()
         _import_all(modules)
+
+
+def kernel_cache() -> tuple[Path | None, bool]:
+    """Folder in which compiled kernels are kept, if there is one, and whether all of them are there."""
+    folder = _folder_of_numbas_choice()
+    return folder, folder is not None and (folder / f"fastseg-{_fingerprint()}.ready").exists()
 
 
 def _kernel_modules() -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fastseg.block_detection import scan_blocks, track_blocks
 from fastseg.centerline import Centerline
 from fastseg.engines.base import Engine
 from fastseg.errors import CordNotFound
@@ -105,6 +104,8 @@ def locate_by_blocks(
     The curve ends at the last slice with a detection: what lies above is brain, or has no cord. SCT leaves
     out that slice too (quirk 5).
     """
+    from fastseg.block_detection import scan_blocks, track_blocks  # brings scipy, which others do not need
+
     whole = resample_in_plane(slices, working)  # the detector's percentiles are those of the whole volume
     if quirks.detection_blocks_reused:
         blocks = track_blocks(whole, network, engine, brain=brain)

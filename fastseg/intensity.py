@@ -96,7 +96,7 @@ def rescale_percentiles(
 
 
 def standardise(images: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float32]:
-    """(images - mean) / std in float32; the same array where there is nothing to do."""
+    """(images - mean) / std, rounded once; the same array where there is nothing to do."""
     if mean == 0.0 and std == 1.0:
         return images
-    return (images - np.float32(mean)) / np.float32(std)
+    return ((images.astype(np.float64) - mean) / std).astype(np.float32)

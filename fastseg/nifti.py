@@ -1,4 +1,4 @@
-"""NIfTI files in and out. The only module that reads or writes volumes.
+"""NIfTI files in and out. The only module that reads or writes volumes; nifti_header.py checks headers.
 
 Reading trusts nothing: the header is checked before any memory is taken, and memory grows only with data that
 really arrives. Writing goes to a temporary file beside the target, which is then renamed.
@@ -8,33 +8,46 @@ from __future__ import annotations
 
 import math
 import os
-import struct
+import re
 import tempfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, cast
 
 import nibabel as nib
 import numpy as np
 from isal import igzip, igzip_lib
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from fastseg.errors import InputError, OutputError
+from fastseg.nifti_header import (
+    CHUNK,
+    Frame,
+    check_size,
+    checked_dtype,
+    checked_geometry,
+    checked_shape,
+    data_start,
+    human,
+    read_header,
+)
 from fastseg.volume import Grid, Volume
 
-__all__ = ["Frame", "Template", "read_volume", "sct_header", "strip_suffix", "write_volume"]
-
-#: Which volume of a 4D file is meant: an index, or the mean of all.
-Frame = int | Literal["mean"]
+__all__ = [
+    "Frame",
+    "Template",
+    "new_template",
+    "read_volume",
+    "sct_header",
+    "strip_suffix",
+    "write_volume",
+]
 
 _GZIP_MAGIC = b"\x1f\x8b"
-# DEFLATE cannot shrink by more than 1032:1, so a header that promises more than that is wrong.
-_DEFLATE_LIMIT = 1032
-_CHUNK = 1 << 22
-_NIFTI1, _NIFTI2 = 348, 540
+_COMPRESSED_CHUNK = 1 << 18
 _SUFFIXES = (".nii.gz", ".nii")
 # What streams raise on files that are missing, truncated or corrupt.
 _BROKEN: Any = (OSError, EOFError, zlib.error, igzip_lib.IsalError)
@@ -56,6 +69,23 @@ class Template:
     header: Any
     shape: tuple[int, ...]
     notes: tuple[str, ...] = ()
+
+
+def new_template(grid: Grid, description: str = "") -> Template:
+    """Header for a volume that comes from no file: scanner coordinates in mm.
+
+    Parameters
+    ----------
+    grid : of the volume
+    description : at most 79 characters
+    """
+    header = nib.Nifti1Header()
+    header.set_data_shape(grid.shape)
+    header.set_sform(grid.affine, 1)
+    header.set_qform(grid.affine, 1)
+    header.set_xyzt_units("mm")
+    header["descrip"] = description.encode()[:79]
+    return Template(Path("new.nii.gz"), header, grid.shape)
 
 
 def strip_suffix(path: Path) -> str:
@@ -94,11 +124,11 @@ def read_volume(path: Path | str, *, frame: Frame | None = None) -> tuple[Volume
     path = Path(path)
     try:
         with _open(path) as (stream, size, compressed):
-            header = _read_header(path, stream)
-            shape = _checked_shape(path, header, frame)
-            affine, notes = _checked_geometry(path, header)
-            dtype = _checked_dtype(path, header)
-            _check_size(path, header, dtype, size, compressed)
+            header = read_header(path, stream)
+            shape = checked_shape(path, header, frame)
+            affine, notes = checked_geometry(path, header)
+            dtype = checked_dtype(path, header)
+            check_size(path, header, dtype, size, compressed)
             raw = _read_voxels(path, stream, header, dtype, shape, frame)
             _check_tail(path, stream, compressed)
     except _BROKEN as error:
@@ -130,6 +160,8 @@ def write_volume(voxels: NDArray[Any], template: Template, path: Path | str) -> 
     path = Path(path)
     if not path.name.lower().endswith(_SUFFIXES):
         raise OutputError(f"{path}: the name of an output volume ends in .nii.gz or .nii")
+    if math.prod(voxels.shape) != math.prod(template.shape) or voxels.shape[:2] != template.shape[:2]:
+        raise OutputError(f"{path}: voxels {voxels.shape} do not fit the header's shape {template.shape}")
     header = template.header.copy()
     header.set_data_dtype(voxels.dtype)
     if tuple(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]) != template.shape:
@@ -187,33 +219,50 @@ def sct_header(template: Template, affine: NDArray[np.float64]) -> Template:
     return _SctTemplate(template.path, header, template.shape, template.notes)
 
 
-class _open:
-    """Open a file for reading; yields the stream of NIfTI bytes, the file's size, whether it is gzip."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stack: list[Any] = []
-
-    def __enter__(self) -> tuple[BinaryIO, int, bool]:
-        path = self._path
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder, not a volume")
-        raw = path.open("rb")
-        self._stack.append(raw)
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[BinaryIO, int, bool]]:
+    """Open a file for reading; gives the stream of NIfTI bytes, the file's size, whether it is gzip."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a volume")
+    with path.open("rb") as raw:
         size = os.fstat(raw.fileno()).st_size
         if size == 0:
             raise InputError(f"{path}: the file is empty; copy or convert it again")
         compressed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
-        if not compressed:
-            return raw, size, False
-        stream = igzip.GzipFile(fileobj=raw, mode="rb")
-        self._stack.append(stream)
-        return stream, size, True
+        yield (cast(BinaryIO, _GzipStream(raw)) if compressed else raw), size, compressed
 
-    def __exit__(self, *_: object) -> None:
-        for stream in reversed(self._stack):
-            stream.close()
+
+class _GzipStream:
+    """Bytes of a gzip file of any number of members; what follows the last one is left alone.
+
+    Python's readers meet such a tail while they read ahead, and refuse the file.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        self._pending = b""
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; none at the end. EOFError inside a member."""
+        out = bytearray()
+        while len(out) < size:
+            if self._member.eof:
+                tail = self._member.unused_data
+                tail += b"" if len(tail) > 1 else self._raw.read(_COMPRESSED_CHUNK)
+                if tail[:2] != _GZIP_MAGIC:
+                    break
+                self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+                out += self._member.decompress(tail, size - len(out))
+                continue
+            more = b""
+            if self._member.needs_input:
+                more = self._raw.read(_COMPRESSED_CHUNK)
+                if not more:
+                    raise EOFError
+            out += self._member.decompress(more, size - len(out))
+        return bytes(out)
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
@@ -223,151 +272,8 @@ def _unreadable(path: Path, error: Exception) -> InputError:
         return InputError(f"{path}: no permission to read it")
     if isinstance(error, EOFError):
         return InputError(f"{path}: the file is truncated; copy or convert it again")
-    text = str(error).strip() or type(error).__name__
+    text = re.sub(r"^Error -?\d+ ", "", str(error).strip()) or type(error).__name__
     return InputError(f"{path}: the file is corrupt ({text}); copy or convert it again")
-
-
-def _read_header(path: Path, stream: BinaryIO) -> Any:
-    start = stream.read(4)
-    not_nifti = InputError(f"{path}: not a NIfTI volume; convert it to .nii.gz first (dcm2niix, mrconvert)")
-    if len(start) < 4:
-        raise not_nifti
-    sizes = {struct.unpack("<i", start)[0], struct.unpack(">i", start)[0]}
-    if _NIFTI1 in sizes:
-        kind, length, pair = nib.Nifti1Header, _NIFTI1, b"ni1"
-    elif _NIFTI2 in sizes:
-        kind, length, pair = nib.Nifti2Header, _NIFTI2, b"ni2"
-    else:
-        raise not_nifti
-    block = start + stream.read(length - 4)
-    if len(block) < length:
-        raise InputError(f"{path}: the file ends inside its header; copy or convert it again")
-    try:
-        header = kind(block, check=False)
-    except (HeaderDataError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: the NIfTI header is corrupt ({error}); convert it again") from error
-    magic = bytes(header["magic"].item())[:3]
-    if magic == pair:
-        raise InputError(f"{path}: one half of a .hdr/.img pair; convert it to a single .nii.gz file")
-    if magic[:1] != b"n":
-        raise not_nifti
-    return header
-
-
-def _checked_shape(path: Path, header: Any, frame: Frame | None) -> tuple[int, ...]:
-    """Shape of the volume in the file, without the axis of frames."""
-    dim = [int(n) for n in header["dim"]]
-    if not 1 <= dim[0] <= 7:
-        raise InputError(f"{path}: the header claims {dim[0]} dimensions; convert the file again")
-    shape = tuple(dim[1 : 1 + dim[0]])
-    if any(n < 1 for n in shape):
-        raise InputError(f"{path}: the volume is empty, its shape is {shape}")
-    if len(shape) < 2 or min(shape[:2]) < 2:
-        raise InputError(f"{path}: the shape {shape} is not an image; at least 2 x 2 voxels are needed")
-    frames = math.prod(shape[3:])
-    if frames == 1:
-        if frame not in (None, "mean", 0):
-            raise InputError(f"{path}: frame {frame} does not exist, the volume is 3D")
-        return shape
-    if len(shape) > 4:
-        raise InputError(f"{path}: {len(shape)} dimensions {shape}; split it into 3D volumes first")
-    if frame is None:
-        raise InputError(
-            f"{path}: the volume is 4D {shape}; choose one frame with --4d N or their mean with --4d mean"
-        )
-    if isinstance(frame, int) and not 0 <= frame < frames:
-        raise InputError(f"{path}: frame {frame} does not exist, frames are 0 to {frames - 1}")
-    return shape[:3]
-
-
-def _checked_geometry(path: Path, header: Any) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """The affine, and what is odd about it."""
-    spatial = min(int(header["dim"][0]), 3)
-    zooms = [float(z) for z in header["pixdim"][1 : 1 + spatial]]
-    if not all(math.isfinite(z) and z > 0 for z in zooms):
-        raise InputError(
-            f"{path}: voxel sizes {tuple(zooms)} in the header must be positive; mend pixdim (fslhd, nibabel)"
-        )
-    if spatial < 3 and not float(header["pixdim"][3]) > 0:
-        header = header.copy()
-        header["pixdim"][3] = 1.0
-    try:
-        affine = np.asarray(header.get_best_affine(), np.float64)
-    except (HeaderDataError, ValueError) as error:
-        raise InputError(f"{path}: the orientation is invalid ({error}); mend the qform") from error
-    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    if not np.isfinite(affine).all() or not (lengths > 1e-6).all():
-        raise InputError(f"{path}: the affine is singular or not finite; mend sform or qform")
-    if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
-        raise InputError(f"{path}: the affine is singular, two axes coincide; mend sform or qform")
-    if max(zooms) > 100 or min(zooms) < 0.01:
-        raise InputError(
-            f"{path}: voxel sizes {tuple(round(z, 4) for z in zooms)} are not millimetres of an MR volume; "
-            "mend pixdim"
-        )
-    notes = []
-    if int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0:
-        notes.append("the header has no orientation (codes 0/0): left and right are nibabel's guess")
-    if any(abs(a - z) > 0.02 * z for a, z in zip(lengths, zooms, strict=False)):
-        stated = " x ".join(f"{z:.4g}" for z in zooms)
-        found = " x ".join(f"{a:.4g}" for a in lengths[:spatial])
-        notes.append(f"pixdim ({stated} mm) and affine ({found} mm) disagree: the affine was used")
-    return affine, tuple(notes)
-
-
-def _checked_dtype(path: Path, header: Any) -> np.dtype[Any]:
-    try:
-        dtype: np.dtype[Any] = header.get_data_dtype()
-    except (HeaderDataError, KeyError) as error:
-        code = int(header["datatype"])
-        raise InputError(f"{path}: unknown data type {code}; convert the file again") from error
-    if dtype.kind == "c":
-        raise InputError(f"{path}: voxels are complex; take the magnitude first")
-    if dtype.kind not in "iuf" or dtype.itemsize == 0:
-        raise InputError(f"{path}: voxels are not numbers ({dtype}); convert the file to grey values")
-    return dtype
-
-
-def _check_size(path: Path, header: Any, dtype: np.dtype[Any], size: int, compressed: bool) -> None:
-    shape = [int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]]
-    needed = _data_start(path, header) + math.prod(shape) * dtype.itemsize
-    if needed > (size * _DEFLATE_LIMIT + _CHUNK if compressed else size):
-        raise InputError(
-            f"{path}: the file is truncated, its header promises {_human(needed)} of voxels {tuple(shape)}; "
-            "copy or convert it again"
-        )
-    one_frame = math.prod(shape[:3]) * max(dtype.itemsize, 4)
-    available = _memory_bytes()
-    if 3 * one_frame > available:
-        raise InputError(
-            f"{path}: a volume of {tuple(shape[:3])} voxels needs {_human(3 * one_frame)} of memory, "
-            f"{_human(available)} are there; crop it"
-        )
-
-
-def _data_start(path: Path, header: Any) -> int:
-    offset = float(header["vox_offset"])
-    if offset == 0:
-        return int(header.single_vox_offset)
-    if not math.isfinite(offset) or offset < len(header.binaryblock) or offset > 2**40:
-        raise InputError(f"{path}: the header puts the voxels at byte {offset:g}; convert the file again")
-    return int(offset)
-
-
-def _memory_bytes() -> int:
-    """Memory of this machine, or of the container when that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):
-        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return total
-
-
-def _human(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.0f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:.1f} TB"
 
 
 def _read_voxels(
@@ -378,16 +284,17 @@ def _read_voxels(
     shape: tuple[int, ...],
     frame: Frame | None,
 ) -> NDArray[Any]:
-    _skip(path, stream, _data_start(path, header) - len(header.binaryblock))
+    _skip(path, stream, data_start(path, header) - len(header.binaryblock))
     count = math.prod(shape)
     n_bytes = count * dtype.itemsize
     frames = math.prod(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]) // count
     if frame == "mean" and frames > 1:
         total = np.zeros(count, np.float64)
-        for _ in range(frames):
-            total += np.frombuffer(_take(path, stream, n_bytes), dtype)
-        return (total / frames).astype(np.float32).reshape(shape, order="F")
-    wanted = frame if isinstance(frame, int) else 0
+        with np.errstate(all="ignore"):  # NaN and Inf stay what they are
+            for _ in range(frames):
+                total += np.frombuffer(_take(path, stream, n_bytes), dtype)
+            return (total / frames).astype(np.float32).reshape(shape, order="F")
+    wanted = 0 if frame in (None, "mean") else int(frame)
     _skip(path, stream, wanted * n_bytes)
     voxels = np.frombuffer(_take(path, stream, n_bytes), dtype).reshape(shape, order="F")
     _skip(path, stream, (frames - 1 - wanted) * n_bytes)
@@ -398,10 +305,10 @@ def _take(path: Path, stream: BinaryIO, n_bytes: int) -> bytearray:
     """Exactly n_bytes from the stream; memory grows with what arrives, not with what was promised."""
     data = bytearray()
     while len(data) < n_bytes:
-        piece = stream.read(min(_CHUNK, n_bytes - len(data)))
+        piece = stream.read(min(CHUNK, n_bytes - len(data)))
         if not piece:
             raise InputError(
-                f"{path}: the file is truncated ({_human(len(data))} of {_human(n_bytes)} of voxels); "
+                f"{path}: the file is truncated ({human(len(data))} of {human(n_bytes)} of voxels); "
                 "copy or convert it again"
             )
         data += piece
@@ -410,7 +317,7 @@ def _take(path: Path, stream: BinaryIO, n_bytes: int) -> bytearray:
 
 def _skip(path: Path, stream: BinaryIO, n_bytes: int) -> None:
     while n_bytes > 0:
-        piece = stream.read(min(_CHUNK, n_bytes))
+        piece = stream.read(min(CHUNK, n_bytes))
         if not piece:
             raise InputError(f"{path}: the file is truncated; copy or convert it again")
         n_bytes -= len(piece)
@@ -420,12 +327,8 @@ def _check_tail(path: Path, stream: BinaryIO, compressed: bool) -> None:
     """Read a gzip file to its end, which checks its checksum; bytes after the last member do no harm."""
     if not compressed:
         return
-    try:
-        while stream.read(_CHUNK):
-            pass
-    except igzip.BadGzipFile as error:
-        if "Not a gzipped file" not in str(error):
-            raise
+    while stream.read(CHUNK):
+        pass
 
 
 def _scaled(path: Path, raw: NDArray[Any], header: Any) -> NDArray[Any]:

@@ -39,8 +39,9 @@ def working_grid(native: Grid, zoom: float = WORKING_ZOOM) -> Grid:
 
 
 def as_slices(volume: Volume) -> NDArray[np.float32]:
-    """Voxels as a contiguous stack of slices (z, x, y) float32."""
-    return np.ascontiguousarray(volume.voxels.transpose(2, 0, 1), dtype=np.float32)
+    """Voxels as a contiguous stack of slices (z, x, y) float32, always a copy."""
+    with np.errstate(over="ignore"):  # beyond float32 is Inf
+        return np.array(volume.voxels.transpose(2, 0, 1), dtype=np.float32, order="C")
 
 
 def resample_in_plane(slices: NDArray[np.float32], working: Grid) -> NDArray[np.float32]:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.centerline import Centerline
-from fastseg.centerline_file import centerline_from_mask, centerline_from_volume
 from fastseg.cleanup import clean_slices, clean_volume
 from fastseg.crops import CropWindows
 from fastseg.engines.base import Engine
@@ -26,11 +25,14 @@ from fastseg.networks.network import CONTRASTS, Network, Role
 from fastseg.networks.packs import Pack, find_pack, read_svm
 from fastseg.prediction import predict_blocks, predict_slices
 from fastseg.profiling import recording, span
+from fastseg.quality import contrast_note, ring_contrast
 from fastseg.quirks import MENDED, Quirks
 from fastseg.resampling import as_slices, resample_onto, working_grid
 from fastseg.volume import SCT_RPI, Grid, Volume
 
 __all__ = ["Detector", "Kernel", "Options", "Segmentation", "Segmenter"]
+
+_CLOSED = "the Segmenter is closed: use it in a with block"
 
 Kernel = Literal["2d", "3d"]
 Detector = Literal["svm", "cnn", "file"]
@@ -157,7 +159,7 @@ class Segmenter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        self._segmenter = self._detector = None
+        self._segmenter = self._detector = self._coefficients = None
 
     @property
     def detector(self) -> Detector:
@@ -227,6 +229,7 @@ class Segmenter:
                 probabilities = self._predict(crops, windows, zero)
             with span("clean"):
                 kept = self._clean(probabilities, windows, zero)
+                notes += filter(None, [contrast_note(options.contrast, ring_contrast(crops, kept))])
             with span("back"):
                 canvas, corner = windows.paste(kept)
                 values, corner = resample_onto(canvas, corner, line.grid, native.grid)
@@ -258,7 +261,7 @@ class Segmenter:
 
     def _opened(self, loaded: _Loaded | None) -> _Loaded:
         if loaded is None:
-            raise OptionError("the Segmenter is closed: use it in a with block")
+            raise OptionError(_CLOSED)
         return loaded
 
     def _all_loaded(self) -> Iterator[tuple[str, _Loaded]]:
@@ -278,13 +281,16 @@ class Segmenter:
         if self.detector == "file":
             if given is None:
                 raise OptionError("the detector is 'file', but no centerline was given")
+            from fastseg.centerline_file import centerline_from_mask, centerline_from_volume  # brings scipy
+
             if self.options.quirks.centerline_by_index:
                 return centerline_from_mask(given.reoriented(SCT_RPI), working)
             return centerline_from_volume(given, native, working)
         if given is not None:
             raise OptionError(f"a centerline was given, but the detector is {self.detector!r}: choose 'file'")
         if self.detector == "svm":
-            assert self._coefficients is not None
+            if self._coefficients is None:
+                raise OptionError(_CLOSED)
             return locate_by_svm(slices, working, self._coefficients)
         network, engine = self._opened(self._detector)
         if network.role is Role.DETECT_SLICES:

@@ -29,7 +29,14 @@ class Exit(IntEnum):
 # Command name -> module. Modules import heavy things inside their functions only: `fastseg --help` has to
 # answer at once.
 _COMMANDS = {
+    "run": "run",
+    "centerline": "centerline",
+    "deepseg-sc": "deepseg_sc",
+    "compare": "compare",
     "models": "models",
+    "info": "info",
+    "doctor": "doctor",
+    "demo": "demo",
 }
 
 

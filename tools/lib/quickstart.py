@@ -15,11 +15,11 @@ _OUTPUT = CHECKOUT / "quickstart-output"
 
 
 def _demo_command(folder: Path) -> list[str | Path]:
-    return ["demo", folder]
+    return ["demo", folder, "--overwrite"]
 
 
 def _run_command(volume: Path, contrast: str) -> list[str | Path]:
-    return ["run", volume, "-c", contrast, "-o", _OUTPUT, "--preview", "--centerline-out", "--overwrite"]
+    return ["run", volume, "-c", contrast, "-o", _OUTPUT, "--preview", "--save-centerline", "--overwrite"]
 
 
 _DEMO_VOLUME = "phantom_t2.nii.gz"
@@ -27,7 +27,7 @@ _DEMO_CONTRAST = "t2"
 _RESULTS = {
     "mask": "{stem}_seg.nii.gz",
     "centerline": "{stem}_centerline.nii.gz",
-    "overlay picture": "{stem}_preview.png",
+    "overlay picture": "{stem}_overlay.png",
 }
 
 

@@ -1,0 +1,1 @@
+"""How fast, and how much memory: each number against a yardstick in the same run. See README.md."""

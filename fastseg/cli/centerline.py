@@ -1,0 +1,152 @@
+"""fastseg centerline: where the cord's centre is on each slice, as a volume and as numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fastseg.cli.shared import frame_option, say, usable_threads
+from fastseg.errors import InputError, OptionError
+from fastseg.outputs import Outputs, Source, is_volume_name, outputs_of, plan_outputs, publish, write_file
+
+if TYPE_CHECKING:
+    from fastseg.centerline import Centerline
+    from fastseg.nifti import Frame
+    from fastseg.volume import Grid
+
+__all__ = ["command"]
+
+_BESIDE = "beside OUT"
+
+
+@click.command("centerline", context_settings={"show_default": True})
+@click.argument("volume", metavar="INPUT", type=click.Path(path_type=Path))
+@click.option(
+    "-c", "--contrast", required=True, type=click.Choice(["t1", "t2", "t2s", "dwi"]), help="Of the volume."
+)
+@click.option(
+    "--centerline",
+    "detector",
+    type=click.Choice(["svm", "cnn", "file"]),
+    help="How the cord is found.  [default: svm where the networks have one, else cnn]",
+)
+@click.option(
+    "--file-centerline",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Centerline or mask drawn on INPUT; means --centerline file.",
+)
+@click.option(
+    "-o",
+    "out",
+    metavar="OUT",
+    type=click.Path(path_type=Path),
+    help="File ending in .nii.gz or .nii, or a folder.  [default: <input>_centerline in the current folder]",
+)
+@click.option(
+    "--csv",
+    metavar="[FILE]",
+    is_flag=False,
+    flag_value=_BESIDE,
+    help="Write x,y,z of every slice as well; without FILE, beside OUT.",
+)
+@click.option(
+    "--csv-space",
+    type=click.Choice(["voxel", "mm"]),
+    default="voxel",
+    help="Voxels from 0 in the axes of INPUT, or RAS+ millimetres.",
+)
+@click.option("--brain", type=click.Choice(["0", "1"]), help="Whether brain is in view (SCT's cnn only).")
+@click.option("--models", metavar="PACK", default="default", help="Networks: name of a pack or its folder.")
+@frame_option
+@click.option("--engine", metavar="NAME", default="auto", help="What runs the networks: see fastseg doctor.")
+@click.option("--threads", type=click.IntRange(min=1), help="For inference.  [default: the cores at hand]")
+def command(
+    volume: Path,
+    *,
+    contrast: str,
+    detector: str | None,
+    file_centerline: Path | None,
+    out: Path | None,
+    csv: str | None,
+    csv_space: str,
+    brain: str | None,
+    models: str,
+    frame: Frame | None,
+    engine: str,
+    threads: int | None,
+) -> None:
+    """Find the centerline of the cord.
+
+    OUT has one voxel per slice, on the grid of INPUT and in its orientation, and is replaced when it exists.
+    The CSV has no header, as SCT's: x,y,z, one line a slice, from the lowest slice upwards.
+    """
+    if file_centerline is not None:
+        detector = "file"
+    elif detector == "file":
+        raise click.UsageError("--centerline file needs --file-centerline FILE")
+    target, table = _targets(volume, out, csv, file_centerline)
+
+    from fastseg.compilation import load_kernels
+
+    load_kernels(say)
+    from fastseg.nifti import read_volume, write_volume
+    from fastseg.segmenter import Options, Segmenter
+    from fastseg.volume import SCT_RPI, Volume
+
+    options = Options(
+        contrast=contrast,
+        detector=detector,  # type: ignore[arg-type]  # click has checked it
+        brain=None if brain is None else brain == "1",
+    )
+    image, template = read_volume(volume, frame=frame)
+    drawn = read_volume(file_centerline)[0] if file_centerline else None
+    threads = threads or usable_threads()
+    with Segmenter(options, models=models, backend=engine, threads=threads) as segmenter:
+        line = segmenter.locate(image, drawn)
+    grid = image.grid.reoriented(SCT_RPI)
+    mask = Volume(line.mask(grid), grid).reoriented(image.grid.axcodes)
+    for note in template.notes:
+        click.echo(f"warning: {volume}: {note}", err=True)
+    with publish(target) as stage:
+        if table is not None:
+            write_file(table, _rows(line, image.grid, csv_space).encode())
+        write_volume(mask.voxels, template, stage / target.name)
+    click.echo(str(target))
+    if table is not None:
+        click.echo(str(table))
+
+
+def _targets(
+    volume: Path, out: Path | None, csv: str | None, file_centerline: Path | None
+) -> tuple[Path, Path | None]:
+    """Where the centerline and its numbers go; refuses to write onto what is read."""
+    read = [file_centerline] if file_centerline is not None else []
+    if volume.is_dir():
+        raise InputError(f"{volume}: is a folder, not a volume; centerline takes one volume")
+    planned: Outputs = plan_outputs([Source(volume)], out, also_read=read)[0]
+    # A file given with -o is the centerline itself.
+    target = planned.mask if out is not None and planned.mask == out else planned.centerline
+    if target.resolve() in {path.resolve() for path in (volume, *read)}:
+        raise OptionError(f"{target} is an input and would be overwritten: choose another -o")
+    if csv is None:
+        return target, None
+    table = outputs_of(target).sidecar.with_suffix(".csv") if csv == _BESIDE else Path(csv)
+    if is_volume_name(table):
+        raise OptionError(f"--csv {table}: is the name of a volume; put INPUT first, or name a .csv file")
+    if not table.absolute().parent.is_dir() and table.absolute().parent != target.absolute().parent:
+        raise OptionError(f"--csv {table}: its folder does not exist")
+    return target, table
+
+
+def _rows(line: Centerline, native: Grid, space: str) -> str:
+    import numpy as np
+
+    points = line.world()
+    if space == "voxel":
+        homogeneous = np.column_stack([points, np.ones(len(points))])
+        points = (homogeneous @ np.linalg.inv(native.affine).T)[:, :3]
+    # + 0.0 turns the -0.0000 of rounding into 0.0000
+    return "".join(f"{x:.4f},{y:.4f},{z:.4f}\n" for x, y, z in np.round(points, 4) + 0.0)

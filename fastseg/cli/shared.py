@@ -1,0 +1,117 @@
+"""What the commands that segment have in common: options, messages, limits, outcomes."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from fastseg.errors import CordNotFound, FastsegError, InferenceError, InputError
+
+__all__ = [
+    "TERMINATED",
+    "frame_option",
+    "logging_to_stderr",
+    "say",
+    "status_of",
+    "terminable",
+    "usable_threads",
+    "where",
+]
+
+#: Exit code after SIGTERM: 128 + 15.
+TERMINATED = 143
+
+
+def _frame(context: click.Context, option: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value == "mean":
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither 'mean' nor the number of a volume (from 0)")
+    return int(value)
+
+
+#: The option --4d, for every command that reads a volume.
+frame_option = click.option(
+    "--4d", "frame", metavar="mean|N", callback=_frame, help="Of a 4D file, the mean or volume N (from 0)."
+)
+
+
+def status_of(error: Exception, path: Path) -> tuple[str, str]:
+    """Status of a volume that failed, and why, on one line without the volume's own name."""
+    text = " ".join(str(error).split()).removeprefix(f"{path}: ")
+    if isinstance(error, CordNotFound):
+        return "no_cord", text
+    if isinstance(error, InputError):
+        return "bad_input", text
+    if isinstance(error, MemoryError) or (
+        isinstance(error, InferenceError) and ("bad_alloc" in text or "allocate memory" in text)
+    ):
+        return "out_of_memory", "the memory does not suffice: close other programs, or crop the volume"
+    if isinstance(error, FastsegError):
+        return "error", text
+    return "error", f"{type(error).__name__}: {text} (in {where(error)}; a bug: please report it, with -v)"
+
+
+def where(error: BaseException) -> str:
+    """File and line of fastseg in which an exception arose."""
+    place = "fastseg"
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("fastseg."):
+            place = f"{module.replace('.', '/')}.py:{line}"
+    return place
+
+
+def say(text: str) -> None:
+    """Tell the user something that is not a result."""
+    click.echo(f"fastseg: {text}", err=True)
+
+
+def usable_threads() -> int:
+    """Cores that this process may use, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # "max 100000" where there is no limit
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    return max(1, min(cores, 8))
+
+
+@contextlib.contextmanager
+def logging_to_stderr(level: int) -> Iterator[None]:
+    """Show what fastseg's loggers say from a level on."""
+    logger = logging.getLogger("fastseg")
+    handler, before = logging.StreamHandler(), logger.level
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end the run as an exception, so that what is half-written is removed."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # no handlers are allowed there
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

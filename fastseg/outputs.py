@@ -1,0 +1,283 @@
+"""Where the results of an input go, and that they appear there whole or not at all.
+
+Names are SCT's: ``<input>_seg<ext>`` with the extension of the input, for soft results too; the sidecar says
+which it is. (``_softseg`` is for data sets, where both lie side by side.) Beside it ``<input>_seg.json``,
+``<input>_centerline<ext>`` and ``<input>_overlay.png``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fastseg.errors import OptionError, OutputError
+
+__all__ = [
+    "Kind",
+    "Outputs",
+    "Source",
+    "expand",
+    "is_volume_name",
+    "outputs_of",
+    "plan_outputs",
+    "publish",
+    "split_suffix",
+    "write_file",
+]
+
+Kind = Literal["mask", "sidecar", "centerline", "overlay"]
+
+_SUFFIXES = (".nii.gz", ".nii")
+# A volume whose name ends like this is a result, of fastseg or of SCT.
+_RESULTS = ("_seg", "_softseg", "_centerline")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One volume to work on.
+
+    Parameters
+    ----------
+    path : of the volume, as the user wrote it
+    below : its folder relative to the folder that was given; "." for a file that was given itself
+    """
+
+    path: Path
+    below: Path = Path()
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What one input may leave behind."""
+
+    mask: Path
+    sidecar: Path
+    centerline: Path
+    overlay: Path
+
+    def of_kinds(self, kinds: Iterable[Kind]) -> list[Path]:
+        """Paths of the kinds that are wanted."""
+        paths = {"mask": self.mask, "sidecar": self.sidecar}
+        paths |= {"centerline": self.centerline, "overlay": self.overlay}
+        return [paths[kind] for kind in kinds]
+
+
+def split_suffix(path: Path) -> tuple[str, str]:
+    """File name without .nii or .nii.gz, and that suffix; a file of another name gets .nii.gz.
+
+    Examples
+    --------
+    >>> split_suffix(Path("sub-01/T2w.NII")), split_suffix(Path("T2w.nii.gz")), split_suffix(Path("T2w"))
+    (('T2w', '.NII'), ('T2w', '.nii.gz'), ('T2w', '.nii.gz'))
+    """
+    for suffix in _SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)], path.name[-len(suffix) :]
+    return path.name, _SUFFIXES[0]
+
+
+def is_volume_name(path: Path) -> bool:
+    """Whether the name is that of a NIfTI volume."""
+    return path.name.lower().endswith(_SUFFIXES)
+
+
+def expand(inputs: Iterable[Path]) -> Iterator[list[Source]]:
+    """Files as they are; of folders, every volume below them that is not a result, sorted.
+
+    Hidden files and folders are left out.
+
+    Yields
+    ------
+    sources : of one input; empty for a folder without volumes
+    """
+    for given in inputs:
+        if not given.is_dir() or is_volume_name(given):  # a folder called x.nii.gz is told about as a file
+            yield [Source(given)]
+            continue
+        found = []
+        for parent, folders, files in os.walk(given):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            here = Path(parent)
+            found += [
+                Source(here / name, here.relative_to(given))
+                for name in files
+                if not name.startswith(".") and _is_input_name(Path(name))
+            ]
+        yield sorted(found, key=lambda source: source.path.parts)
+
+
+def _is_input_name(path: Path) -> bool:
+    return is_volume_name(path) and not split_suffix(path)[0].endswith(_RESULTS)
+
+
+def plan_outputs(
+    sources: Sequence[Source],
+    out: Path | None,
+    *,
+    kinds: Sequence[Kind] = ("mask",),
+    also_read: Iterable[Path] = (),
+) -> list[Outputs]:
+    """Decide where everything goes, before anything is read.
+
+    Parameters
+    ----------
+    sources : the inputs; those found below a folder keep their place below the output folder
+    out : a file for one input, when it ends in .nii or .nii.gz; else a folder, which need not exist;
+        None: the current folder
+    kinds : what will be written
+    also_read : files other than the inputs that must not be overwritten
+
+    Returns
+    -------
+    outputs : one for each source
+
+    Raises
+    ------
+    OptionError
+        Two inputs would write the same output, an output is an input, or there are several inputs and one
+        output file.
+    OutputError
+        A file stands where the output folder should be, or nothing can be written there.
+    """
+    as_file = out is not None and is_volume_name(out) and not out.is_dir()
+    if out is not None and as_file:
+        if len(sources) != 1:
+            raise OptionError(f"-o {out} is one file, but there are {len(sources)} inputs: give a folder")
+        planned = [outputs_of(out)]
+    else:
+        folder = out if out is not None else Path()
+        planned = []
+        for source in sources:
+            stem, suffix = split_suffix(source.path)
+            planned.append(outputs_of(folder / source.below / f"{stem}_seg{suffix}"))
+    _refuse_clashes(sources, planned, kinds, also_read)
+    for parent in dict.fromkeys(each.mask.parent for each in planned):
+        _check_folder(parent)
+    return planned
+
+
+def outputs_of(mask: Path) -> Outputs:
+    """Name what belongs to a mask.
+
+    Examples
+    --------
+    >>> outputs_of(Path("out/t2_seg.nii.gz")).overlay.as_posix()
+    'out/t2_overlay.png'
+    """
+    name, suffix = split_suffix(mask)
+    stem = name.removesuffix("_seg")
+    return Outputs(
+        mask=mask,
+        sidecar=mask.with_name(f"{name}.json"),
+        centerline=mask.with_name(f"{stem}_centerline{suffix}"),
+        overlay=mask.with_name(f"{stem}_overlay.png"),
+    )
+
+
+def _refuse_clashes(
+    sources: Sequence[Source], planned: Sequence[Outputs], kinds: Sequence[Kind], also_read: Iterable[Path]
+) -> None:
+    inputs = {path.resolve() for path in (*(source.path for source in sources), *also_read)}
+    writers: dict[Path, Source] = {}
+    for source, outputs in zip(sources, planned, strict=True):
+        for path in outputs.of_kinds(kinds):
+            if path.resolve() in inputs:
+                raise OptionError(f"{path} is an input and would be overwritten: choose another -o")
+            first = writers.setdefault(path.resolve(), source)
+            if first is not source:
+                raise OptionError(
+                    f"{first.path} and {source.path} would both write {path}: run them with different -o"
+                )
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before time is spent; nothing is made yet."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        raise OutputError(f"{existing}: is a file where a folder is needed; choose another output folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"{existing}: no permission to write there; choose another output folder")
+
+
+@contextmanager
+def publish(target: Path) -> Iterator[Path]:
+    """Let a file and what belongs to it appear together, or not at all.
+
+    Parameters
+    ----------
+    target : file that is moved last; its folder is made when missing
+
+    Yields
+    ------
+    stage : hidden folder beside the target. What lies there when the block ends well is moved out of it,
+        replacing what is there; otherwise it is deleted, and so is a folder that had to be made.
+
+    Raises
+    ------
+    OutputError
+        Something cannot be written.
+    """
+    folder = target.parent
+    made = _make(folder)
+    stage, moved = None, []
+    try:
+        stage = Path(tempfile.mkdtemp(prefix=".fastseg-", dir=folder))
+        yield stage
+        for path in sorted(stage.iterdir(), key=lambda path: (path.name == target.name, path.name)):
+            path.replace(folder / path.name)
+            moved.append(folder / path.name)
+        moved = []
+    except OutputError as error:  # the user knows the folder, not the hidden one inside it
+        text = str(error).replace(f"{stage.name}{os.sep}", "") if stage else str(error)
+        raise OutputError(text) from error
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    finally:
+        for path in moved:
+            path.unlink(missing_ok=True)
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+        for path in made:  # those that stayed empty go again
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make a folder; give those that had to be made, innermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    return missing
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write to a temporary file beside the target, then rename it.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written. Nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name[:64]}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _not_writable(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another output folder")

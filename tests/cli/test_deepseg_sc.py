@@ -1,0 +1,175 @@
+"""fastseg deepseg-sc: SCT's command line. That its voxels are SCT's is checked in tests/golden."""
+
+from __future__ import annotations
+
+import pstats
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.phantom_files import fastseg, files_below, save, save_phantom, voxels_of
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phantom, and its centerline."""
+    folder = tmp_path_factory.mktemp("given")
+    save_phantom(folder / "t2.nii.gz")
+    fastseg("centerline", folder / "t2.nii.gz", "-c", "t2", "-o", folder / "line.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _arguments(given: Path, *more: str) -> list[str]:
+    return ["deepseg-sc", "-i", str(given / "t2.nii.gz"), "-c", "t2",
+            "-file_centerline", str(given / "line.nii.gz"), *more]  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ["-h", "-help", "--help"])
+def test_help_is_in_scts_spelling(flag: str) -> None:
+    code, out, err = fastseg("deepseg-sc", flag)
+    assert (code, err) == (0, "")
+    for option in (
+        "-i", "-c", "-centerline", "-file_centerline", "-thr", "-brain", "-kernel", "-ofolder", "-o", "-qc",
+        "-qc-dataset", "-qc-subject", "-h", "-v", "-profile-time", "-trace-memory", "-r", "--models",
+    ):  # fmt: skip
+        assert f" {option}" in out
+    assert "the same voxels" in out
+    assert "quirk 10" in out
+
+
+def test_everything_at_once(given: Path, here: Path) -> None:
+    code, out, err = fastseg(
+        *_arguments(
+            given, "-thr", "0.4", "-kernel", "2d", "-brain", "0", "-ofolder", "out", "-o", "mask.nii.gz",
+            "-v", "1", "-r", "1", "--models", "default",
+        )
+    )  # fmt: skip
+    assert (code, out, err) == (0, "out/mask.nii.gz\n", "")
+    assert files_below(here) == ["out", "out/mask.nii.gz"]
+    assert voxels_of(here / "out/mask.nii.gz").dtype == np.uint8
+
+
+def test_the_default_output_replaces_what_is_there(given: Path, here: Path) -> None:
+    (here / "t2_seg.nii.gz").write_text("old")
+    assert fastseg(*_arguments(given, "-v", "0")) == (0, "", "")
+    assert voxels_of(here / "t2_seg.nii.gz").any()
+    assert files_below(here) == ["t2_seg.nii.gz"]
+
+
+def test_minus_one_is_soft(given: Path, here: Path) -> None:
+    assert fastseg(*_arguments(given, "-thr", "-1"))[0] == 0
+    assert voxels_of(here / "t2_seg.nii.gz").dtype == np.float32
+
+
+def test_cnn_with_brain(given: Path, here: Path) -> None:
+    arguments = ["-i", given / "t2.nii.gz", "-c", "t2", "-centerline", "cnn", "-brain", "1"]
+    assert fastseg("deepseg-sc", *arguments)[0] == 0
+
+
+def test_3d_for_dwi_falls_back_and_says_so(given: Path, here: Path) -> None:
+    code, out, _ = fastseg(*_arguments(given, "-c", "dwi", "-kernel", "3d", "-thr", "0.1"))
+    assert (code, out.splitlines()[0]) == (
+        0,
+        "There is no 3D network for dwi: the 2D network is used instead.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-thr", "1.5"], "between 0 and 1"),
+        (["-thr", "-0.5"], "between 0 and 1"),
+        (["-thr", "much"], "invalid float value"),
+        (["-kernel", "4d"], "invalid choice"),
+        (["-centerline", "viewer"], "not built yet: give a centerline with -file_centerline"),
+        (["-centerline", "file"], "needs -file_centerline"),
+        (["-brain", "1"], "-centerline cnn only"),
+        (["-unknown", "1"], "unrecognized arguments: -unknown"),
+        (["-o", "mask.png"], ".nii.gz or .nii"),
+        (["-o", "t2.nii.gz"], "is an input"),
+        (["--models", "no-such-pack"], "no pack"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_usage_errors_exit_with_2(given: Path, here: Path, arguments: list[str], said: str) -> None:
+    (here / "t2.nii.gz").write_bytes((given / "t2.nii.gz").read_bytes())
+    code, out, err = fastseg("deepseg-sc", "-i", "t2.nii.gz", "-c", "t2", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert files_below(here) == ["t2.nii.gz"]
+
+
+def test_a_viewer_with_a_file_is_the_file(given: Path, here: Path) -> None:
+    assert fastseg(*_arguments(given, "-centerline", "viewer"))[0] == 0
+
+
+def test_nothing_given_names_what_is_needed() -> None:
+    code, _, err = fastseg("deepseg-sc")
+    assert code == 2
+    assert "required: -i, -c" in err
+
+
+def test_qc_is_never_ignored_silently(given: Path, here: Path) -> None:
+    code, _, err = fastseg(*_arguments(given, "-qc", "qc", "-qc-subject", "sub-01"))
+    assert code == 0
+    assert err.splitlines() == [
+        "warning: the QC report is not built yet, -qc is ignored",
+        "warning: the QC report is not built yet, -qc-subject is ignored",
+    ]
+    assert not (here / "qc").exists()
+
+
+def test_four_dimensions_are_refused_also_with_a_single_frame(given: Path, here: Path) -> None:
+    voxels = voxels_of(given / "t2.nii.gz")
+    for frames in (1, 2):
+        save(here / "t2_4d.nii", np.stack([voxels] * frames, axis=3), np.eye(4))
+        code, out, err = fastseg("deepseg-sc", "-i", "t2_4d.nii", "-c", "t2", "-centerline", "cnn")
+        assert (code, out) == (1, "")
+        assert "4 dimensions" in err
+        assert err.count("\n") == 1
+
+
+def test_no_cord_exits_with_1_and_one_line(given: Path, here: Path) -> None:
+    save(here / "empty.nii.gz", np.zeros_like(voxels_of(given / "t2.nii.gz")), np.eye(4))
+    arguments = ["-i", given / "t2.nii.gz", "-c", "t2", "-file_centerline", "empty.nii.gz"]
+    code, out, err = fastseg("deepseg-sc", *arguments)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert "the centerline is empty" in err
+    assert files_below(here) == ["empty.nii.gz"]
+
+
+def test_a_single_slice_and_a_centerline_with_fewer_slices(given: Path, here: Path) -> None:
+    voxels, line = voxels_of(given / "t2.nii.gz"), voxels_of(given / "line.nii.gz")
+    affine = np.diag([1, 1, 2.5, 1])
+    save(here / "one.nii.gz", voxels[:, :, :1], affine)
+    save(here / "flat.nii.gz", voxels[:, :, 0], affine)
+    save(here / "one_line.nii.gz", line[:, :, :1], affine)
+    for name in ("one", "flat"):
+        arguments = ["-i", f"{name}.nii.gz", "-c", "t2", "-file_centerline", "one_line.nii.gz"]
+        assert fastseg("deepseg-sc", *arguments)[0] == 0
+        assert voxels_of(here / f"{name}_seg.nii.gz").any()
+    # SCT takes it by index: the slices beyond it stay empty.
+    arguments = ["-i", given / "t2.nii.gz", "-c", "t2", "-file_centerline", "one_line.nii.gz", "-thr", "-1"]
+    assert fastseg("deepseg-sc", *arguments)[0] == 0
+
+
+def test_time_is_profiled_as_text_or_binary(given: Path, here: Path) -> None:
+    assert fastseg(*_arguments(given, "-profile-time"))[0] == 0
+    assert "cumulative time" in (here / "time_profiling_results.txt").read_text()
+    assert fastseg(*_arguments(given, "-profile-time", "run.prof"))[0] == 0
+    assert pstats.Stats(str(here / "run.prof")).total_calls > 0  # type: ignore[attr-defined]
+
+
+def test_memory_is_traced(given: Path, here: Path) -> None:
+    assert fastseg(*_arguments(given, "-trace-memory", "memory"))[0] == 0
+    value, unit = (here / "memory" / "peak_memory.txt").read_text().split()
+    assert (float(value) > 10, unit) == (True, "KiB")
+    assert "size=" in (here / "memory" / "memory_snapshots.txt").read_text()

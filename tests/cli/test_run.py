@@ -1,0 +1,328 @@
+"""fastseg run: what it writes, what it says, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastseg.engines.onnxruntime_cpu import OnnxRuntimeCpu
+from fastseg.errors import InferenceError
+from fastseg.segmenter import Segmenter
+from tests.phantom_files import fastseg, files_below, save, save_phantom, voxels_of
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three phantoms, and one file that is no volume."""
+    folder = tmp_path_factory.mktemp("volumes")
+    save_phantom(folder / "a.nii.gz")
+    save_phantom(folder / "deep" / "b.nii", seed=1)
+    save_phantom(folder / "c.nii.gz", seed=2)
+    (folder / "broken.nii.gz").write_text("not a volume")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_volume_gives_a_mask_beside_its_sidecar_in_the_current_folder(volumes: Path, here: Path) -> None:
+    code, out, err = fastseg("run", volumes / "a.nii.gz", "-c", "t2")
+    assert (code, out) == (0, "a_seg.nii.gz\n")
+    assert err.startswith(f"ok            {volumes / 'a.nii.gz'}  ")
+    assert err.count("\n") == 1
+    assert files_below(here) == ["a_seg.json", "a_seg.nii.gz"]
+    mask = voxels_of(here / "a_seg.nii.gz")
+    assert mask.dtype == np.uint8
+    assert set(np.unique(mask)) == {0, 1}
+
+
+def test_a_folder_is_segmented_in_place_and_failures_do_not_stop_it(volumes: Path, here: Path) -> None:
+    code, out, err = fastseg("run", volumes, "-c", "t2", "-o", "out", "--report", "run.json")
+    assert code == 3
+    assert out.splitlines() == ["out/a_seg.nii.gz", "out/c_seg.nii.gz", "out/deep/b_seg.nii"]
+    assert [line.split()[0] for line in err.splitlines()] == ["ok", "bad_input", "ok", "ok", "fastseg:"]
+    assert err.splitlines()[-1].endswith(": 3 ok, 1 bad_input")
+    report = json.loads((here / "run.json").read_text())
+    assert (report["ExitCode"], report["Counts"]) == (3, {"ok": 3, "bad_input": 1})
+    assert [volume["Status"] for volume in report["Volumes"]] == ["ok", "bad_input", "ok", "ok"]
+    assert report["Volumes"][1]["Mask"] is None
+    assert "not a NIfTI volume" in report["Volumes"][1]["Message"]
+    assert not [name for name in files_below(here / "out") if "broken" in name or ".fastseg" in name]
+
+
+def test_results_in_the_input_folder_are_not_segmented_again(volumes: Path, here: Path) -> None:
+    save_phantom(here / "a.nii.gz")
+    assert fastseg("run", ".", "-c", "t2", "--save-centerline")[0] == 0
+    before = files_below(here)
+    code, out, err = fastseg("run", ".", "-c", "t2")
+    assert (code, out) == (4, "")
+    assert "a_seg.nii.gz exists: add --overwrite" in err
+    assert files_below(here) == before
+
+
+def test_existing_outputs_are_refused_before_any_work(
+    volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "a_seg.json").write_text("mine")
+
+    def never(*_: object) -> None:
+        raise AssertionError("a network was loaded")
+
+    monkeypatch.setattr(Segmenter, "__enter__", never)
+    code, out, err = fastseg("run", volumes / "a.nii.gz", "-c", "t2")
+    assert (code, out) == (4, "")
+    assert err.startswith("error         ")
+    assert "a_seg.json exists" in err
+    assert (here / "a_seg.json").read_text() == "mine"
+
+
+def test_overwrite_replaces(volumes: Path, here: Path) -> None:
+    for name in ("a_seg.nii.gz", "a_seg.json"):
+        (here / name).write_text("old")
+    assert fastseg("run", volumes / "a.nii.gz", "-c", "t2", "--overwrite")[0] == 0
+    assert voxels_of(here / "a_seg.nii.gz").any()
+
+
+def test_all_that_may_be_written(volumes: Path, here: Path) -> None:
+    pytest.importorskip("fastseg.preview")
+    code, _, _ = fastseg(
+        "run", volumes / "a.nii.gz", "-c", "t2", "-o", "out/mask.nii", "--preview", "--save-centerline",
+        "--no-sidecar",
+    )  # fmt: skip
+    assert code == 0
+    assert files_below(here / "out") == ["mask.nii", "mask_centerline.nii", "mask_overlay.png"]
+    line = voxels_of(here / "out" / "mask_centerline.nii")
+    assert line.sum(axis=(0, 1)).tolist() == [1] * 6
+    assert (voxels_of(here / "out" / "mask.nii") * line).any()
+
+
+@pytest.mark.parametrize("option", [["--soft"], ["--thr", "-1"]])
+def test_soft_results_by_either_name(volumes: Path, here: Path, option: list[str]) -> None:
+    assert fastseg("run", volumes / "a.nii.gz", "-c", "t2", *option)[0] == 0
+    soft = voxels_of(here / "a_seg.nii.gz")
+    assert soft.dtype == np.float32
+    assert len(np.unique(soft)) > 2
+    assert json.loads((here / "a_seg.json").read_text())["Fastseg"]["Soft"] is True
+
+
+def test_a_given_centerline_moves_the_detector_to_file(volumes: Path, here: Path) -> None:
+    assert fastseg("centerline", volumes / "a.nii.gz", "-c", "t2", "-o", "line.nii.gz")[0] == 0
+    code, _, _ = fastseg("run", volumes / "a.nii.gz", "-c", "t2", "--file-centerline", "line.nii.gz")
+    assert code == 0
+    assert json.loads((here / "a_seg.json").read_text())["Fastseg"]["Centerline"] == "file"
+
+
+def test_a_frame_of_a_4d_volume(here: Path) -> None:
+    save_phantom(here / "one.nii")
+    frame = voxels_of(here / "one.nii")
+    save(here / "many.nii", np.stack([frame * 0, frame], axis=3), np.diag([1, 1, 2.5, 1]))
+    code, _, err = fastseg("run", "many.nii", "-c", "t2")
+    assert code == 4
+    assert "--4d N" in err
+    assert fastseg("run", "many.nii", "-c", "t2", "--4d", "1")[0] == 0
+    assert voxels_of(here / "many_seg.nii").shape == frame.shape
+    assert json.loads((here / "many_seg.json").read_text())["Fastseg"]["Frame"] == 1
+    assert fastseg("run", "many.nii", "-c", "t2", "--4d", "mean", "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-c", "t3"],
+        ["-c", "t2", "--thr", "1.5"],
+        ["-c", "t2", "--thr", "0.5", "--soft"],
+        ["-c", "t2", "--centerline", "file"],
+        ["-c", "t2", "--centerline", "svm", "--brain", "1"],
+        ["-c", "t2", "--4d", "first"],
+        ["-c", "t2", "--models", "no-such-pack"],
+        ["-c", "t2", "--engine", "no-such-engine"],
+        ["-c", "t2", "--kernel", "3d"],
+        ["-c", "t2", "--report", "missing/run.json"],
+        ["-c", "t2", "--report", "a_seg.json"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_usage_errors_exit_with_2_and_leave_nothing(volumes: Path, here: Path, arguments: list[str]) -> None:
+    code, out, err = fastseg("run", volumes / "a.nii.gz", *arguments)
+    assert (code, out) == (2, "")
+    assert "rror: " in err
+    assert files_below(here) == []
+
+
+def test_clashes_exit_with_2(volumes: Path, here: Path) -> None:
+    a, c = volumes / "a.nii.gz", volumes / "c.nii.gz"
+    save_phantom(here / "a.nii.gz")
+    for arguments in ([a, here / "a.nii.gz"], [a, c, "-o", "x.nii.gz"], [a, c, "--file-centerline", a]):
+        assert fastseg("run", "-c", "t2", *arguments)[0] == 2
+    assert fastseg("run", here / "a.nii.gz", "-c", "t2", "-o", "a.nii.gz", "--overwrite")[0] == 2
+    assert files_below(here) == ["a.nii.gz"]
+
+
+def test_the_same_input_twice_is_one(volumes: Path, here: Path) -> None:
+    code, out, _ = fastseg("run", volumes / "a.nii.gz", volumes, volumes / "a.nii.gz", "-c", "t2")
+    assert code == 3
+    assert out.split().count("a_seg.nii.gz") == 1
+
+
+def test_nothing_matched_exits_with_5(here: Path) -> None:
+    (here / "empty").mkdir()
+    code, out, err = fastseg("run", "empty", "-c", "t2")
+    assert (code, out) == (5, "")
+    assert err == "fastseg: error: no .nii or .nii.gz volume in empty\n"
+
+
+def test_quiet_tells_failures_only(volumes: Path, here: Path) -> None:
+    code, out, err = fastseg("run", volumes / "a.nii.gz", volumes / "broken.nii.gz", "-c", "t2", "--quiet")
+    assert code == 3
+    assert out == "a_seg.nii.gz\n"
+    assert err.startswith("bad_input")
+    assert err.count("\n") == 1
+
+
+def test_fail_fast_stops_and_says_what_was_not_tried(volumes: Path, here: Path) -> None:
+    code, out, err = fastseg("run", volumes, "-c", "t2", "--fail-fast", "--report", "run.json")
+    assert (code, out) == (3, "a_seg.nii.gz\n")
+    assert err.splitlines()[-1].endswith("1 ok, 1 bad_input, 2 not tried")
+    assert json.loads((here / "run.json").read_text())["NotTried"] == 2
+
+
+def _failing(error: BaseException, *, first_only: bool = True) -> Any:
+    calls = []
+    segment = Segmenter.segment
+
+    def fail(self: Segmenter, *given: Any) -> Any:
+        calls.append(given)
+        if first_only and len(calls) > 1:
+            return segment(self, *given)
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (MemoryError(), "out_of_memory", "close other programs"),
+        (
+            InferenceError("Failed to allocate memory for requested buffer"),
+            "out_of_memory",
+            "crop the volume",
+        ),
+        (InferenceError("the engine broke; use another"), "error", "the engine broke; use another"),
+        (KeyError("surprise"), "error", "KeyError: 'surprise' (in fastseg/cli/run.py:"),
+    ],
+    ids=["memory", "engine-memory", "engine", "bug"],
+)
+def test_a_failure_inside_one_volume_is_one_line_and_the_run_goes_on(
+    volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str, said: str
+) -> None:
+    monkeypatch.setattr(Segmenter, "segment", _failing(error))
+    code, out, err = fastseg("run", volumes / "a.nii.gz", volumes / "c.nii.gz", "-c", "t2")
+    assert (code, out) == (3, "c_seg.nii.gz\n")
+    first = err.splitlines()[0]
+    assert first.split()[0] == status
+    assert said in first
+    assert len(err.splitlines()) == 3
+    assert files_below(here) == ["c_seg.json", "c_seg.nii.gz"]
+
+
+def test_verbose_shows_the_traceback_of_a_bug(
+    volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Segmenter, "segment", _failing(KeyError("surprise")))
+    level = logging.getLogger("fastseg").level
+    code, _, err = fastseg("run", volumes / "a.nii.gz", "-c", "t2", "-v")
+    assert code == 4
+    assert "Traceback (most recent call last)" in err
+    assert logging.getLogger("fastseg").level == level
+
+
+def test_a_failing_picture_takes_everything_of_its_volume_away(
+    volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preview = pytest.importorskip("fastseg.preview")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr(preview, "overlay_png", fail)
+    code, out, err = fastseg("run", volumes / "a.nii.gz", "-c", "t2", "-o", "new", "--preview")
+    assert (code, out) == (4, "")
+    assert "RuntimeError: no ink" in err
+    assert files_below(here) == []
+
+
+def test_an_interrupted_run_exits_with_130_and_keeps_its_report(
+    volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    infer = OnnxRuntimeCpu.infer
+
+    def interrupt(self: OnnxRuntimeCpu, batch: Any) -> Any:
+        calls.append(batch)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return infer(self, batch)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "infer", interrupt)
+    arguments = ["-c", "t2", "--report", "run.json"]
+    code, out, err = fastseg("run", volumes / "a.nii.gz", volumes / "c.nii.gz", *arguments)
+    assert (code, out) == (130, "a_seg.nii.gz\n")
+    assert "interrupted, 1 of 2 volumes done" in err
+    assert files_below(here) == ["a_seg.json", "a_seg.nii.gz", "run.json"]
+    assert json.loads((here / "run.json").read_text())["ExitCode"] == 130
+
+
+def test_a_terminated_run_exits_with_143_and_leaves_nothing_half_done(
+    volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminate(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Segmenter, "segment", terminate)
+    code, out, err = fastseg("run", volumes / "a.nii.gz", "-c", "t2")
+    assert (code, out) == (143, "")
+    assert "terminated, 0 of 1 volumes done" in err
+    assert files_below(here) == []
+
+
+def test_notes_are_warned_of_and_kept(here: Path) -> None:
+    path = save_phantom(here / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[252:256] = bytes(4)  # qform_code and sform_code
+    path.write_bytes(content)
+    code, _, err = fastseg("run", "a.nii", "-c", "t2", "--quiet")
+    assert code == 0
+    assert err.startswith("warning: a.nii: the header has no orientation")
+    assert "no orientation" in json.loads((here / "a_seg.json").read_text())["Fastseg"]["Notes"][0]
+
+
+def test_equal_inputs_give_equal_masks(volumes: Path, here: Path) -> None:
+    for out in ("one", "two"):
+        assert fastseg("run", volumes / "a.nii.gz", "-c", "t2", "-o", out, "--threads", len(out))[0] == 0
+    masks = [(here / out / "a_seg.nii.gz").read_bytes() for out in ("one", "two")]
+    assert masks[0] == masks[1]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, contextlib; from fastseg.cli import main\n"
+        "for name in ('run', 'centerline', 'deepseg-sc'):\n"
+        "    with contextlib.suppress(SystemExit): main([name, '-h'])\n"
+        "print(sorted({'numpy', 'numba', 'nibabel', 'onnxruntime', 'scipy', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
