@@ -359,8 +359,8 @@ def _dense_numpy_scores(image: NDArray[np.uint8], detector: NDArray[np.float32])
 
 def _curve(title: str, heat: NDArray[np.float32], zooms: tuple[float, float, float]) -> Case:
     """Dynamic programming as it is, and with the lower envelope for all lines."""
+    from fastseg.curve import trace_curve
     from fastseg.kernels import optic
-    from fastseg.optic import trace_curve
 
     ordinary = optic.ENVELOPE_RADIUS
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import importlib
+import inspect
 import statistics
 import sys
 import time
@@ -25,19 +26,14 @@ import numpy as np
 from benchmarks.inputs import VOLUMES, Inputs
 from benchmarks.runner import Case, Commands, Target, main
 
-# Functions that are timed inside the steps, by the module in whose names they are called.
+# Functions that are timed inside the steps, by the module that defines them.
 _PARTS = {
-    "fastseg.segmenter": (
-        "as_slices",
-        "check_signal",
-        "finite_slices",
-        "rescale_percentiles",
-        "ring_contrast",
-        "resample_onto",
-        "clean_volume",
-    ),
-    "fastseg.heatmap": ("resample_in_plane",),
-    "fastseg.optic": ("prepare_uint16", "svm_score_map", "trace_curve"),
+    "fastseg.resampling": ("as_slices", "resample_in_plane", "resample_onto"),
+    "fastseg.intensity": ("check_signal", "finite_slices", "rescale_percentiles"),
+    "fastseg.optic": ("prepare_uint16", "svm_score_map"),
+    "fastseg.curve": ("trace_curve",),
+    "fastseg.quality": ("ring_contrast",),
+    "fastseg.cleanup": ("clean_slices", "clean_volume"),
 }
 
 
@@ -94,20 +90,14 @@ def _file_to_file(
     image: Path, drawn: Path | None, target: Path, contrast: str, detector: str, pack: str | Path, quirks: Any
 ) -> Callable[[], dict[str, float]]:
     """Make the function that segments a file once, and gives CPU seconds by step."""
-    import fastseg.segmenter
+    from fastseg import Options, Segmenter
     from fastseg.nifti import read_volume, write_volume
     from fastseg.quirks import MENDED
 
     clock = _Clock()
-    open_engine = fastseg.segmenter.open_engine
-
-    def open_timed(*arguments: Any, **options: Any) -> _TimedEngine:
-        return _TimedEngine(open_engine(*arguments, **options), clock)
-
-    options = fastseg.segmenter.Options(contrast=contrast, detector=detector, quirks=quirks or MENDED)  # type: ignore[arg-type]
-    with mock.patch("fastseg.segmenter.open_engine", open_timed):
-        segmenter = fastseg.segmenter.Segmenter(options, models=pack)
-        segmenter.__enter__()  # open for the life of the process
+    options = Options(contrast=contrast, detector=detector, quirks=quirks or MENDED)  # type: ignore[arg-type]
+    segmenter = Segmenter(options, models=pack)
+    segmenter.__enter__()  # open for the life of the process
 
     def once() -> dict[str, float]:
         clock.reset()
@@ -178,39 +168,29 @@ def _added(seconds: dict[str, float], name: str) -> Iterator[None]:
         seconds[name] = seconds.get(name, 0.0) + time.process_time() - start
 
 
-class _TimedEngine:
-    """An engine whose inference is timed."""
-
-    def __init__(self, engine: Any, clock: _Clock) -> None:
-        self._engine, self._clock = engine, clock
-
-    def __enter__(self) -> _TimedEngine:
-        self._engine.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._engine.__exit__(*error)
-
-    @property
-    def name(self) -> str:
-        return str(self._engine.name)
-
-    def infer(self, batch: Any) -> Any:
-        with _added(self._clock.inference, self._clock.step):
-            return self._engine.infer(batch)
-
-
 @contextmanager
 def _listening(clock: _Clock) -> Iterator[None]:
-    """Time steps and parts instead of recording spans."""
+    """Time steps, inference and parts, wherever their names were imported."""
+    from fastseg.engines.onnxruntime_cpu import OnnxRuntimeCpu
+    from fastseg.profiling import span
+
+    infer = OnnxRuntimeCpu.infer
+
+    def timed_infer(engine: OnnxRuntimeCpu, batch: Any) -> Any:
+        with _added(clock.inference, clock.step):
+            return infer(engine, batch)
+
+    replaced: dict[Any, Any] = {span: clock.span}
+    for module, names in _PARTS.items():
+        for name in names:
+            function = getattr(importlib.import_module(module), name)
+            replaced[function] = clock.timing(name, function)
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("fastseg.segmenter.span", clock.span))
-        for name, functions in _PARTS.items():
-            module = importlib.import_module(name)
-            for function in functions:
-                if hasattr(module, function):
-                    timed = clock.timing(function, getattr(module, function))
-                    stack.enter_context(mock.patch.object(module, function, timed))
+        stack.enter_context(mock.patch.object(OnnxRuntimeCpu, "infer", timed_infer))
+        for module in [m for name, m in sys.modules.items() if name.startswith("fastseg.")]:
+            for name, value in list(vars(module).items()):
+                if inspect.isfunction(value) and value in replaced:
+                    stack.enter_context(mock.patch.object(module, name, replaced[value]))
         yield
 
 

@@ -42,7 +42,8 @@ from fastseg.errors import (
 if TYPE_CHECKING:
     from fastseg.api import segment
     from fastseg.nifti import read_volume, write_volume
-    from fastseg.segmenter import Options, Segmentation, Segmenter
+    from fastseg.options import Options
+    from fastseg.segmenter import Segmentation, Segmenter
     from fastseg.volume import Grid, Volume
 
 __all__ = [
@@ -71,7 +72,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Grid": "volume",
-    "Options": "segmenter",
+    "Options": "options",
     "Segmentation": "segmenter",
     "Segmenter": "segmenter",
     "Volume": "volume",

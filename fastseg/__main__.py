@@ -1,5 +1,5 @@
 """``python -m fastseg``."""
 
-from fastseg.cli import main
+from fastseg.cli import program
 
-main()
+program()

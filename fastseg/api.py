@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from fastseg.compilation import load_kernels
 
 if TYPE_CHECKING:
-    from fastseg.segmenter import Detector, Kernel, Segmentation
+    from fastseg.options import Detector, Kernel
+    from fastseg.segmenter import Segmentation
     from fastseg.volume import Volume
 
 __all__ = ["segment"]
@@ -72,7 +73,8 @@ def segment(
     """
     load_kernels(_logger.warning)  # seen without any logging set up: it may take half a minute, once
     from fastseg.nifti import read_volume
-    from fastseg.segmenter import Options, Segmenter
+    from fastseg.options import Options
+    from fastseg.segmenter import Segmenter
     from fastseg.volume import Volume
 
     options = Options(

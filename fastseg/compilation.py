@@ -18,11 +18,14 @@ import pkgutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["kernel_cache", "load_kernels"]
+__all__ = ["HOG_KERNELS", "kernel_cache", "load_kernels"]
+
+#: Kernel modules that only the svm detector uses.
+HOG_KERNELS = ("hog", "optic_resize")
 
 _logger = logging.getLogger(__name__)
 
@@ -39,8 +42,13 @@ _LAST_RESORTS = tuple(
 _CACHE_TROUBLE = (OSError, EOFError, pickle.UnpicklingError)
 
 
-def load_kernels(say: Callable[[str], None] = _logger.info) -> None:
-    """Import all kernel modules, compiling what is not in the cache.
+def load_kernels(
+    say: Callable[[str], None] = _logger.info,
+    *,
+    own_process: bool = False,
+    skip: Collection[str] = (),
+) -> None:
+    """Import the kernel modules, compiling what is not in the cache.
 
     Call it before anything that imports kernels. It is safe when several processes start at once, with an
     installation or a home folder that cannot be written, with a damaged cache, and on a full disk.
@@ -49,6 +57,9 @@ def load_kernels(say: Callable[[str], None] = _logger.info) -> None:
     ----------
     say : gets a line when kernels are really compiled and one when they are done, or when this process has
         to wait for another one that compiles; nothing when all of them are in the cache
+    own_process : whether nothing but fastseg runs here; numba then starts without BLAS, which no kernel
+        uses, and saves the import of scipy.linalg: a fifth of a warm start
+    skip : modules that need not be loaded when all are compiled already
 
     Notes
     -----
@@ -65,11 +76,12 @@ def load_kernels(say: Callable[[str], None] = _logger.info) -> None:
     if numba.config.DISABLE_JIT:
         _import_all(modules)
         return
-    with _announced(say):
+    with _announced(say), _without_blas() if own_process else contextlib.nullcontext():
         for folder in _cache_folders():
             try:
-                with _one_at_a_time(folder, say):
-                    _import_all(modules)
+                with _one_at_a_time(folder, say) as compiled:
+                    left_out = {f"{_PACKAGE}.{name}" for name in skip} if compiled else set()
+                    _import_all([name for name in modules if name not in left_out])
             except _CACHE_TROUBLE as error:
                 _logger.info("the kernel cache in %s is of no use (%s)", folder, error)
                 _forget(folder)
@@ -78,6 +90,19 @@ def load_kernels(say: Callable[[str], None] = _logger.info) -> None:
         say("no folder can keep the compiled kernels: set NUMBA_CACHE_DIR to one that can be written")
         _do_without_cache()
         _import_all(modules)
+
+
+@contextlib.contextmanager
+def _without_blas() -> Iterator[None]:
+    """Let numba's look for BLAS fail; numba then cannot compile np.dot for the rest of the process."""
+    if "scipy.linalg" in sys.modules:
+        yield
+        return
+    sys.modules["scipy.linalg"] = None  # type: ignore[assignment]  # the documented way to block an import
+    try:
+        yield
+    finally:
+        del sys.modules["scipy.linalg"]
 
 
 def kernel_cache() -> tuple[Path | None, bool]:
@@ -166,11 +191,14 @@ def _private_temporary_folder() -> Path | None:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Let one process compile while others wait, unless this very set of kernels is in the folder."""
+def _one_at_a_time(folder: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """Let one process compile while others wait, unless this very set of kernels is in the folder.
+
+    Gives whether it is.
+    """
     ready = folder / f"fastseg-{_fingerprint()}.ready"
     if ready.exists():
-        yield
+        yield True
         return
     with contextlib.ExitStack() as stack:
         try:
@@ -180,7 +208,7 @@ def _one_at_a_time(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             _logger.debug("no lock in %s: %s", folder, error)
         if ready.exists():  # another process did it meanwhile: now all may load at once
             stack.close()
-        yield
+        yield False
         with contextlib.suppress(OSError):
             ready.touch()
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.centerline import Centerline
+from fastseg.curve import trace_curve
 from fastseg.engines.base import Engine
 from fastseg.errors import CordNotFound
 from fastseg.networks.network import Network
-from fastseg.optic import optic_centerline, trace_curve
 from fastseg.quirks import Quirks
 from fastseg.resampling import resample_in_plane, working_grid
 from fastseg.volume import Grid
@@ -28,21 +28,23 @@ _MULTIPLE, _SMALLEST = 16, 48
 _SAMPLE = 500_000
 
 
-def locate_by_svm(
-    slices: NDArray[np.float32], working: Grid, coefficients: NDArray[np.float32]
-) -> Centerline:
-    """Centerline by OptiC on the 0.5 mm volume: HOG + SVM score and the global curve (Gros et al. 2018).
+def locate_by_svm(slices: NDArray[np.float32], grid: Grid, coefficients: NDArray[np.float32]) -> Centerline:
+    """Centerline by OptiC: HOG + SVM score and the global curve (Gros et al. 2018).
 
     Parameters
     ----------
-    slices : (z, x, y) float32    native
-    working : 0.5 mm grid
+    slices : (z, x, y) float32    native; NaN and Inf count as 0
+    grid : the grid to work on: theirs, or one with other voxels in plane
     coefficients : (577,) float32
     """
-    # The whole field of view is resampled here: the curve is global, and so is the scaling to 16 bits.
-    whole = resample_in_plane(slices, working)
-    path = optic_centerline(whole.transpose(1, 2, 0), working.zooms, coefficients)
-    return _on_every_slice(path, working)
+    from fastseg.optic import prepare_uint16, svm_score_map  # brings kernels that others do not need
+
+    # The whole field of view is resampled: the curve is global, and so is the scaling to 16 bits. What a
+    # step leaves behind goes before the next one: each is as large as the volume.
+    stretched = prepare_uint16(resample_in_plane(slices, grid).transpose(1, 2, 0))
+    scores = svm_score_map(stretched, grid.zooms, coefficients)
+    del stretched
+    return _on_every_slice(trace_curve(scores, grid.zooms), grid)
 
 
 def locate_by_slices(

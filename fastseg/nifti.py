@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 import nibabel as nib
 import numpy as np
 from isal import igzip, igzip_lib
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from fastseg.errors import InputError, OutputError
@@ -162,8 +163,13 @@ def write_volume(voxels: NDArray[Any], template: Template, path: Path | str) -> 
         raise OutputError(f"{path}: the name of an output volume ends in .nii.gz or .nii")
     if math.prod(voxels.shape) != math.prod(template.shape) or voxels.shape[:2] != template.shape[:2]:
         raise OutputError(f"{path}: voxels {voxels.shape} do not fit the header's shape {template.shape}")
+    if voxels.dtype == np.bool_:
+        voxels = voxels.view(np.uint8)
     header = template.header.copy()
-    header.set_data_dtype(voxels.dtype)
+    try:
+        header.set_data_dtype(voxels.dtype)
+    except HeaderDataError as error:
+        raise OutputError(f"{path}: NIfTI has no type for {voxels.dtype}; give uint8 or float32") from error
     if tuple(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]) != template.shape:
         header.set_data_shape(template.shape)  # one frame of a 4D file
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0

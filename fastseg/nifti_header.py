@@ -7,14 +7,14 @@ import os
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, SupportsIndex
 
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from fastseg.errors import InputError
+from fastseg.errors import InputError, OptionError
 
 __all__ = [
     "CHUNK",
@@ -69,6 +69,8 @@ def read_header(path: Path, stream: BinaryIO) -> Any:
 
 def checked_shape(path: Path, header: Any, frame: Frame | None) -> tuple[int, ...]:
     """Shape of the volume in the file, without the axis of frames."""
+    if not (frame is None or frame == "mean" or isinstance(frame, SupportsIndex)):
+        raise OptionError(f"frame {frame!r}: give a number from 0, or 'mean'")
     dim = [int(n) for n in header["dim"]]
     if not 1 <= dim[0] <= 7:
         raise InputError(f"{path}: the header claims {dim[0]} dimensions; convert the file again")

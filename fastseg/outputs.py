@@ -1,8 +1,8 @@
 """Where the results of an input go, and that they appear there whole or not at all.
 
-Names are SCT's: ``<input>_seg<ext>`` with the extension of the input, for soft results too; the sidecar says
-which it is. (``_softseg`` is for data sets, where both lie side by side.) Beside it ``<input>_seg.json``,
-``<input>_centerline<ext>`` and ``<input>_overlay.png``.
+Names are SCT's: ``<input>_seg.nii.gz``, for soft results too; the sidecar says which it is. (``_softseg`` is
+for data sets, where both lie side by side.) Beside it ``<input>_seg.json``, ``<input>_centerline.nii.gz`` and
+``<input>_overlay.png``. Whoever wants an uncompressed mask names it: ``-o mask.nii``.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ def plan_outputs(
         folder = out if out is not None else Path()
         planned = []
         for source in sources:
-            stem, suffix = split_suffix(source.path)
-            planned.append(outputs_of(folder / source.below / f"{stem}_seg{suffix}"))
+            stem, _ = split_suffix(source.path)
+            planned.append(outputs_of(folder / source.below / f"{stem}_seg.nii.gz"))
     _refuse_clashes(sources, planned, kinds, also_read)
     for parent in dict.fromkeys(each.mask.parent for each in planned):
         _check_folder(parent)

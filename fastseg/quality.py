@@ -7,10 +7,13 @@ from numpy.typing import NDArray
 
 from fastseg.kernels import components
 
-__all__ = ["contrast_note", "ring_contrast"]
+__all__ = ["contrast_note", "name_note", "ring_contrast"]
+
+# BIDS suffixes that tell a contrast.
+_SUFFIXES = {"T1w": "t1", "T2w": "t2", "T2star": "t2s", "T2starw": "t2s", "dwi": "dwi"}
 
 # Slices that are looked at; more tell no more.
-_SLICES = 24
+_SLICES = 12
 # In pixels of 0.5 mm: the cord without its border, and a ring of CSF around it without its border.
 _INSIDE, _RING = 2, (2, 6)
 # Ring minus cord, as a part of the intensity range, of 19 real volumes: T2 0.27 to 0.66, T2* and MT 0.02 to
@@ -68,4 +71,20 @@ def contrast_note(contrast: str, ring: float) -> str:
             "the surroundings of the cord are darker than the cord, as in T1 or diffusion: "
             f"is contrast {contrast} right?"
         )
+    return ""
+
+
+def name_note(name: str, contrast: str) -> str:
+    """What to tell the user where a BIDS file name says another contrast; empty where it does not.
+
+    Examples
+    --------
+    >>> name_note("sub-01_T1w.nii.gz", "t2")
+    'the name says T1w, the contrast given is t2: is that right?'
+    >>> name_note("sub-01_T2w.nii.gz", "t2"), name_note("t2.nii.gz", "t1")
+    ('', '')
+    """
+    suffix = name.split(".")[0].rpartition("_")[2]
+    if suffix in _SUFFIXES and _SUFFIXES[suffix] != contrast:
+        return f"the name says {suffix}, the contrast given is {contrast}: is that right?"
     return ""

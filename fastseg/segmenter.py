@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,67 +16,20 @@ from numpy.typing import NDArray
 from fastseg.centerline import Centerline
 from fastseg.cleanup import clean_slices, clean_volume
 from fastseg.crops import CropWindows
-from fastseg.engines.base import Engine
 from fastseg.engines.select import open_engine
 from fastseg.errors import CordNotFound, OptionError
-from fastseg.heatmap import locate_by_blocks, locate_by_slices, locate_by_svm
-from fastseg.intensity import check_signal, finite_slices, rescale_percentiles
-from fastseg.networks.network import CONTRASTS, Network, Role
-from fastseg.networks.packs import Pack, find_pack, read_svm
+from fastseg.intensity import rescale_percentiles
+from fastseg.locator import Loaded, Locator
+from fastseg.networks.network import Role
+from fastseg.networks.packs import Pack, find_pack
+from fastseg.options import Detector, Options
 from fastseg.prediction import predict_blocks, predict_slices
 from fastseg.profiling import recording, span
 from fastseg.quality import contrast_note, ring_contrast
-from fastseg.quirks import MENDED, Quirks
-from fastseg.resampling import as_slices, resample_onto, working_grid
-from fastseg.volume import SCT_RPI, Grid, Volume
+from fastseg.resampling import resample_onto
+from fastseg.volume import SCT_RPI, Volume
 
-__all__ = ["Detector", "Kernel", "Options", "Segmentation", "Segmenter"]
-
-_CLOSED = "the Segmenter is closed: use it in a with block"
-
-Kernel = Literal["2d", "3d"]
-Detector = Literal["svm", "cnn", "file"]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What to do with a volume.
-
-    Parameters
-    ----------
-    contrast : t1, t2, t2s or dwi
-    kernel : network that works slice by slice, or on blocks of slices
-    detector : how the centerline is found; None: svm where the pack has one for the contrast, else cnn
-    threshold : probability above which a voxel is cord, 0 to 1; None: the network's own
-    soft : give probabilities instead of a mask
-    brain : whether the field of view may hold brain above the cord (cnn of SCT only); None: t1 and t2
-    quirks : which of SCT's quirks to keep
-
-    Raises
-    ------
-    OptionError
-        An option is out of range, or two do not go together.
-    """
-
-    contrast: str
-    kernel: Kernel = "2d"
-    detector: Detector | None = None
-    threshold: float | None = None
-    soft: bool = False
-    brain: bool | None = None
-    quirks: Quirks = MENDED
-
-    def __post_init__(self) -> None:
-        if self.contrast not in CONTRASTS:
-            raise OptionError(f"contrast {self.contrast!r}: choose one of {', '.join(CONTRASTS)}")
-        if self.kernel not in ("2d", "3d"):
-            raise OptionError(f"kernel {self.kernel!r}: choose 2d or 3d")
-        if self.detector not in (None, "svm", "cnn", "file"):
-            raise OptionError(f"centerline {self.detector!r}: choose svm, cnn or file")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise OptionError(f"threshold {self.threshold:g}: must lie between 0 and 1")
-        if self.brain and self.detector == "svm":
-            raise OptionError("brain is for the cnn detector only: leave it out, or choose centerline cnn")
+__all__ = ["Segmentation", "Segmenter"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,64 +91,42 @@ class Segmenter:
         self.options = options
         self._pack: Pack = find_pack(models)
         self._open_network = partial(open_engine, backend=backend, threads=threads)
+        self._locator = Locator(options, models=models, backend=backend, threads=threads)
         self._stack = ExitStack()
-        self._segmenter: _Loaded | None = None
-        self._detector: _Loaded | None = None
-        self._coefficients: NDArray[np.float32] | None = None
+        self._loaded: Loaded | None = None
 
     def __enter__(self) -> Self:
-        options = self.options
-        role = Role.SEGMENT_3D if options.kernel == "3d" else Role.SEGMENT_2D
-        self._segmenter = self._load(self._pack.network(role, options.contrast))
-        if self.detector == "svm":
-            self._coefficients = read_svm(self._pack.svm(options.contrast))
-        elif self.detector == "cnn":
-            blocks = self._pack.has(Role.DETECT_BLOCKS, options.contrast)
-            kind = Role.DETECT_BLOCKS if blocks else Role.DETECT_SLICES
-            self._detector = self._load(self._pack.network(kind, options.contrast))
+        role = Role.SEGMENT_3D if self.options.kernel == "3d" else Role.SEGMENT_2D
+        with ExitStack() as stack:  # closes what is open when the next one fails
+            network = self._pack.network(role, self.options.contrast)
+            loaded = Loaded(network, stack.enter_context(self._open_network(network)))
+            stack.enter_context(self._locator)
+            self._stack = stack.pop_all()
+        self._loaded = loaded
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        self._segmenter = self._detector = self._coefficients = None
+        self._loaded = None
 
     @property
     def detector(self) -> Detector:
         """What finds the centerline when none is given."""
-        if self.options.detector is not None:
-            return self.options.detector
-        return "svm" if self._pack.has_svm(self.options.contrast) else "cnn"
+        return self._locator.detector
 
     @property
     def threshold(self) -> float:
         """Probability above which a voxel is cord."""
         if self.options.threshold is not None:
             return self.options.threshold
-        return self._opened(self._segmenter).network.thresholds[self.options.contrast]
+        return self._opened().network.thresholds[self.options.contrast]
 
     def locate(self, volume: Volume, centerline: Volume | None = None) -> Centerline:
-        """Find the centerline of a volume.
-
-        Parameters
-        ----------
-        volume : the image
-        centerline : centerline or mask that was drawn on it, for the detector ``file``
-
-        Returns
-        -------
-        centerline : on the working grid of 0.5 mm in plane
-
-        Raises
-        ------
-        InputError
-            The volume is constant, or the centerline does not fit it.
-        CordNotFound
-            No cord was found, or the centerline is empty.
-        """
-        native = volume.reoriented(SCT_RPI)
-        return self._trace(self._slices(native), native.grid, centerline)
+        """Find the centerline of a volume only; see `Locator.locate`."""
+        self._opened()
+        return self._locator.locate(volume, centerline)
 
     def segment(self, volume: Volume, centerline: Volume | None = None) -> Segmentation:
         """Segment the cord of a volume.
@@ -214,14 +145,14 @@ class Segmenter:
         InferenceError
             The engine failed.
         """
-        options, loaded = self.options, self._opened(self._segmenter)
+        options, loaded = self.options, self._opened()
         notes: list[str] = []
         with recording() as recorder:
             with span("prepare"):
                 native = volume.reoriented(SCT_RPI)
-                slices = self._slices(native)
+                slices = self._locator.slices(native)
             with span("centerline"):
-                line = self._trace(slices, native.grid, centerline)
+                line = self._locator.trace(slices, native.grid, centerline)
             with span("crop"):
                 windows = CropWindows.around(line, loaded.network.spatial[0])
                 crops, zero = self._rescaled(windows, slices)
@@ -256,55 +187,15 @@ class Segmenter:
             seconds=recorder.seconds(),
         )
 
-    def _load(self, network: Network) -> _Loaded:
-        return _Loaded(network, self._stack.enter_context(self._open_network(network)))
+    def _opened(self) -> Loaded:
+        if self._loaded is None:
+            raise OptionError("the Segmenter is closed: use it in a with block")
+        return self._loaded
 
-    def _opened(self, loaded: _Loaded | None) -> _Loaded:
-        if loaded is None:
-            raise OptionError(_CLOSED)
-        return loaded
-
-    def _all_loaded(self) -> Iterator[tuple[str, _Loaded]]:
-        if self._detector is not None:
-            yield "detect", self._detector
-        if self._segmenter is not None:
-            yield "segment", self._segmenter
-
-    def _slices(self, native: Volume) -> NDArray[np.float32]:
-        if self.options.quirks.nan_poisons:
-            return as_slices(native)
-        check_signal(native.voxels)
-        return finite_slices(as_slices(native))
-
-    def _trace(self, slices: NDArray[np.float32], native: Grid, given: Volume | None) -> Centerline:
-        working = working_grid(native)
-        if self.detector == "file":
-            if given is None:
-                raise OptionError("the detector is 'file', but no centerline was given")
-            from fastseg.centerline_file import centerline_from_mask, centerline_from_volume  # brings scipy
-
-            if self.options.quirks.centerline_by_index:
-                return centerline_from_mask(given.reoriented(SCT_RPI), working)
-            return centerline_from_volume(given, native, working)
-        if given is not None:
-            raise OptionError(f"a centerline was given, but the detector is {self.detector!r}: choose 'file'")
-        if self.detector == "svm":
-            if self._coefficients is None:
-                raise OptionError(_CLOSED)
-            return locate_by_svm(slices, working, self._coefficients)
-        network, engine = self._opened(self._detector)
-        if network.role is Role.DETECT_SLICES:
-            return locate_by_slices(slices, native, network, engine).on(working)
-        contrast, brain = self.options.contrast, self.options.brain
-        return locate_by_blocks(
-            slices,
-            working,
-            network,
-            engine,
-            contrast=contrast,
-            brain=contrast in ("t1", "t2") if brain is None else brain,
-            quirks=self.options.quirks,
-        )
+    def _all_loaded(self) -> Iterator[tuple[str, Loaded]]:
+        if self._locator.loaded is not None:
+            yield "detect", self._locator.loaded
+        yield "segment", self._opened()
 
     def _rescaled(
         self, windows: CropWindows, slices: NDArray[np.float32]
@@ -314,7 +205,7 @@ class Segmenter:
         return rescale_percentiles(crops, zero_slices=len(slices) - len(crops) if quirky else 0)
 
     def _predict(self, crops: NDArray[np.float32], windows: CropWindows, zero: float) -> NDArray[np.float32]:
-        network, engine = self._opened(self._segmenter)
+        network, engine = self._opened()
         if network.role is Role.SEGMENT_3D:
             return predict_blocks(crops, windows.z, windows.grid.shape[2], network, engine, empty=zero)
         return predict_slices(crops, network, engine)
@@ -324,7 +215,7 @@ class Segmenter:
     ) -> NDArray[np.float32]:
         if self.options.soft:
             return probabilities
-        network, engine = self._opened(self._segmenter)
+        network, engine = self._opened()
         n_slices, empty = windows.grid.shape[2], None
         if self.options.quirks.empty_slices_steer and network.role is Role.SEGMENT_2D:
             blank = np.full((1, windows.size, windows.size), zero, np.float32)
@@ -352,8 +243,3 @@ class Segmenter:
         whole = np.zeros(native.grid.shape, np.float32 if self.options.soft else np.uint8)
         whole[x : x + nx, y : y + ny, z : z + nz] = values.transpose(1, 2, 0)
         return Volume(whole, native.grid)
-
-
-class _Loaded(NamedTuple):
-    network: Network
-    engine: Engine

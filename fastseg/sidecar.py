@@ -12,8 +12,9 @@ import numpy as np
 from fastseg import __version__
 from fastseg.networks.packs import Pack, pack_digest
 from fastseg.nifti import Template
+from fastseg.options import Options
 from fastseg.outputs import write_file
-from fastseg.segmenter import Options, Segmentation
+from fastseg.segmenter import Segmentation
 from fastseg.volume import SCT_RPI, Volume
 
 __all__ = ["file_sha256", "mask_statistics", "sidecar", "write_json"]

@@ -9,43 +9,56 @@ from numpy.typing import NDArray
 __all__ = ["border_distance", "keep_cord_slices", "label_objects"]
 
 
-@njit("void(uint8[:, ::1], int32[::1])", cache=True, nogil=True)
-def _fill_holes(mask: NDArray[np.uint8], stack: NDArray[np.int32]) -> None:
-    """Fill background that no path of 8-connected background pixels joins to the border. In place."""
-    nx, ny = mask.shape
+@njit(nogil=True)
+def _fill_holes(mask: NDArray[np.uint8], box: NDArray[np.int64], stack: NDArray[np.int32]) -> None:
+    """Fill background that no path of 8-connected background pixels joins to the border. In place.
+
+    box holds the first and past-the-last x and y of the mask, with a margin of one pixel where there is
+    room: outside it all is background, joined to the border.
+    """
+    x0, x1, y0, y1 = box
+    ny = mask.shape[1]
     count = 0
-    for i in range(nx):
-        for j in range(ny):
-            if (i == 0 or j == 0 or i == nx - 1 or j == ny - 1) and mask[i, j] == 0:
+    for i in range(x0, x1):
+        for j in range(y0, y1):
+            if (i == x0 or j == y0 or i == x1 - 1 or j == y1 - 1) and mask[i, j] == 0:
                 mask[i, j] = 2  # background, reached from outside
                 stack[count] = i * ny + j
                 count += 1
     while count > 0:
         count -= 1
         i, j = stack[count] // ny, stack[count] % ny
-        for a in range(max(i - 1, 0), min(i + 2, nx)):
-            for b in range(max(j - 1, 0), min(j + 2, ny)):
+        for a in range(max(i - 1, x0), min(i + 2, x1)):
+            for b in range(max(j - 1, y0), min(j + 2, y1)):
                 if mask[a, b] == 0:
                     mask[a, b] = 2
                     stack[count] = a * ny + b
                     count += 1
-    for i in range(nx):
-        for j in range(ny):
+    for i in range(x0, x1):
+        for j in range(y0, y1):
             mask[i, j] = mask[i, j] != 2
 
 
-@njit("int64(uint8[:, ::1], int32[:, ::1], int32[::1], int64[::1])", cache=True, nogil=True)
+@njit(nogil=True)
 def _label(
-    mask: NDArray[np.uint8], labels: NDArray[np.int32], stack: NDArray[np.int32], sizes: NDArray[np.int64]
+    mask: NDArray[np.uint8],
+    box: NDArray[np.int64],
+    labels: NDArray[np.int32],
+    stack: NDArray[np.int32],
+    sizes: NDArray[np.int64],
 ) -> int:
-    """Number the 4-connected objects from 1 in raster order, count their pixels and return their number."""
-    nx, ny = mask.shape
-    for i in range(nx):
-        for j in range(ny):
+    """Number the 4-connected objects from 1 in raster order, count their pixels and return their number.
+
+    Labels are set inside the box only.
+    """
+    x0, x1, y0, y1 = box
+    ny = mask.shape[1]
+    for i in range(x0, x1):
+        for j in range(y0, y1):
             labels[i, j] = 0
     found = 0
-    for i0 in range(nx):
-        for j0 in range(ny):
+    for i0 in range(x0, x1):
+        for j0 in range(y0, y1):
             if mask[i0, j0] == 0 or labels[i0, j0] != 0:
                 continue
             found += 1
@@ -57,7 +70,7 @@ def _label(
                 size += 1
                 i, j = stack[count] // ny, stack[count] % ny
                 for a, b in ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1)):
-                    if 0 <= a < nx and 0 <= b < ny and mask[a, b] != 0 and labels[a, b] == 0:
+                    if x0 <= a < x1 and y0 <= b < y1 and mask[a, b] != 0 and labels[a, b] == 0:
                         labels[a, b] = found
                         stack[count] = a * ny + b
                         count += 1
@@ -87,25 +100,31 @@ def keep_cord_slices(probabilities: NDArray[np.float32], threshold: float) -> ND
     stack = np.empty(nx * ny, np.int32)
     labels = np.empty((nx, ny), np.int32)
     sizes = np.empty(nx * ny // 2 + 2, np.int64)
+    box = np.empty(4, np.int64)
     px, py = -1, -1
     for s in range(n):
         mask = out[s]
+        x0, x1, y0, y1 = nx, 0, ny, 0
         for i in range(nx):
             for j in range(ny):
-                mask[i, j] = probabilities[s, i, j] > threshold
-        _fill_holes(mask, stack)
-        found = _label(mask, labels, stack, sizes)
-        if found == 0:
+                if probabilities[s, i, j] > threshold:
+                    mask[i, j] = 1
+                    x0, x1, y0, y1 = min(x0, i), max(x1, i + 1), min(y0, j), max(y1, j + 1)
+        if x1 == 0:
             continue
-        keep = labels[px, py] if px >= 0 else 0
+        box[0], box[1], box[2], box[3] = max(x0 - 1, 0), min(x1 + 1, nx), max(y0 - 1, 0), min(y1 + 1, ny)
+        _fill_holes(mask, box, stack)
+        found = _label(mask, box, labels, stack, sizes)
+        inside = box[0] <= px < box[1] and box[2] <= py < box[3]
+        keep = labels[px, py] if inside else 0
         if keep == 0:
             keep = 1
             for label in range(2, found + 1):
                 if sizes[label] > sizes[keep]:
                     keep = label
         sum_x, sum_y = 0, 0
-        for i in range(nx):
-            for j in range(ny):
+        for i in range(box[0], box[1]):
+            for j in range(box[2], box[3]):
                 mask[i, j] = labels[i, j] == keep
                 if mask[i, j]:
                     sum_x += i

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 __all__ = ["resample_slices", "resample_windows", "sample_affine"]
 
 
-@njit("void(int64, int64, int64[::1], float64[::1])", cache=True, nogil=True)
+@njit(nogil=True)
 def _axis_table(n: int, n_out: int, low: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
     """Lower neighbour and weight of the upper one for every output index; voxel-0 centres coincide."""
     for i in range(n_out):
@@ -26,12 +26,7 @@ def _axis_table(n: int, n_out: int, low: NDArray[np.int64], weight: NDArray[np.f
         weight[i] = coordinate - j
 
 
-@njit(
-    "void(float32[:, ::1], int64, int64, int64[::1], float64[::1], int64[::1], float64[::1],"
-    " float64[:, ::1], int64[::1], float32[:, ::1])",
-    cache=True,
-    nogil=True,
-)
+@njit(nogil=True)
 def _resample_rectangle(
     slice_: NDArray[np.float32],
     x0: int,
@@ -117,8 +112,8 @@ def resample_windows(
     slices : (z, x, y) float32
     nx, ny : size of the resampled slices, of which the windows are parts
     z : (n,) int64                slice of each window
-    starts : (n, 2) int64         first x and y of each window, at least 0, less than nx and ny
-    size_x, size_y : size of the windows; what lies beyond nx or ny stays 0
+    starts : (n, 2) int64         first x and y of each window; moved inside where a window would not fit
+    size_x, size_y : size of the windows; where slices are smaller, they lie at the start and 0 follows
 
     Returns
     -------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastseg.cli.shared import frame_option, say, usable_threads
+from fastseg.cli.shared import frame_option, load_needed_kernels, usable_threads
 from fastseg.errors import InputError, OptionError
 from fastseg.outputs import Outputs, Source, is_volume_name, outputs_of, plan_outputs, publish, write_file
 
@@ -89,11 +89,10 @@ def command(
         raise click.UsageError("--centerline file needs --file-centerline FILE")
     target, table = _targets(volume, out, csv, file_centerline)
 
-    from fastseg.compilation import load_kernels
-
-    load_kernels(say)
+    load_needed_kernels(detector, contrast, models)
+    from fastseg.locator import Locator
     from fastseg.nifti import read_volume, write_volume
-    from fastseg.segmenter import Options, Segmenter
+    from fastseg.options import Options
     from fastseg.volume import SCT_RPI, Volume
 
     options = Options(
@@ -104,8 +103,8 @@ def command(
     image, template = read_volume(volume, frame=frame)
     drawn = read_volume(file_centerline)[0] if file_centerline else None
     threads = threads or usable_threads()
-    with Segmenter(options, models=models, backend=engine, threads=threads) as segmenter:
-        line = segmenter.locate(image, drawn)
+    with Locator(options, models=models, backend=engine, threads=threads) as locator:
+        line = locator.locate(image, drawn)
     grid = image.grid.reoriented(SCT_RPI)
     mask = Volume(line.mask(grid), grid).reoriented(image.grid.axcodes)
     for note in template.notes:

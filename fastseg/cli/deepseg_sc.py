@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from fastseg.cli import Exit
-from fastseg.cli.shared import logging_to_stderr, say, usable_threads
+from fastseg.cli.shared import load_needed_kernels, logging_to_stderr, usable_threads
 from fastseg.errors import CordNotFound, InputError, OptionError, OutputError
 from fastseg.outputs import is_volume_name, publish, split_suffix
 
 if TYPE_CHECKING:
     from fastseg.nifti import Template
-    from fastseg.segmenter import Options
+    from fastseg.options import Options
     from fastseg.volume import Volume
 
 __all__ = ["command"]
@@ -157,9 +157,7 @@ def _checked_target(given: argparse.Namespace) -> Path:
 
 
 def _segment(given: argparse.Namespace, target: Path) -> None:
-    from fastseg.compilation import load_kernels
-
-    load_kernels(say if given.v else lambda _: None)
+    load_needed_kernels(given.centerline, given.contrast, given.models, quiet=not given.v)
     from fastseg.nifti import read_volume, sct_header, write_volume
     from fastseg.segmenter import Segmenter
 
@@ -177,8 +175,8 @@ def _segment(given: argparse.Namespace, target: Path) -> None:
 
 
 def _options(given: argparse.Namespace) -> Options:
+    from fastseg.options import Options
     from fastseg.quirks import SCT_QUIRKS
-    from fastseg.segmenter import Options
 
     soft = given.thr == -1
     return Options(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from fastseg.cli.shared import say, usable_threads
+from fastseg.cli.shared import load_needed_kernels, say, usable_threads
 from fastseg.errors import OutputError
 
 __all__ = ["command"]
@@ -41,14 +41,13 @@ def command(folder: Path, overwrite: bool, seed: int) -> None:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
 
-    from fastseg.compilation import load_kernels
-
-    load_kernels(say)
+    load_needed_kernels(None, _SHOWN, "default")
     from fastseg.comparison import compare_masks
     from fastseg.nifti import new_template, write_volume
+    from fastseg.options import Options
     from fastseg.phantom import make_phantom
     from fastseg.preview import overlay_png
-    from fastseg.segmenter import Options, Segmenter
+    from fastseg.segmenter import Segmenter
     from fastseg.volume import SCT_RPI, Volume
 
     for contrast, path in images.items():

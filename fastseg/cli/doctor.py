@@ -160,8 +160,9 @@ def _self_test() -> Iterator[_Finding]:
 
     from fastseg.comparison import compare_masks
     from fastseg.nifti import new_template, read_volume, write_volume
+    from fastseg.options import Options
     from fastseg.phantom import make_phantom
-    from fastseg.segmenter import Options, Segmenter
+    from fastseg.segmenter import Segmenter
 
     image, truth = make_phantom("t2", n_slices=12)
     began = time.perf_counter()

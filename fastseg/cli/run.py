@@ -17,6 +17,7 @@ from fastseg.cli import Exit
 from fastseg.cli.shared import (
     TERMINATED,
     frame_option,
+    load_needed_kernels,
     logging_to_stderr,
     say,
     status_of,
@@ -29,7 +30,8 @@ from fastseg.outputs import Kind, Outputs, Source, expand, plan_outputs, publish
 if TYPE_CHECKING:
     from fastseg.networks.packs import Pack
     from fastseg.nifti import Frame
-    from fastseg.segmenter import Options, Segmenter
+    from fastseg.options import Options
+    from fastseg.segmenter import Segmenter
 
 __all__ = ["command"]
 
@@ -123,8 +125,8 @@ def command(
 ) -> int:
     """Segment the spinal cord in volumes, and in all volumes below folders.
 
-    The mask of INPUT is OUT/<input>_seg, with the extension of the input (.nii.gz or .nii); volumes found
-    below a folder keep their place below OUT. Paths of masks go to stdout, one line a volume to stderr.
+    The mask of INPUT is OUT/<input>_seg.nii.gz; volumes found below a folder keep their place below OUT.
+    Paths of masks go to stdout, one line a volume to stderr.
 
     Exit codes: 0 all fine, 2 usage, 3 some volumes failed, 4 none succeeded, 5 no volume found,
     130 interrupted.
@@ -155,10 +157,8 @@ def command(
     if report is not None:
         _check_report(report, [*(source.path for source in sources), *read], planned)
 
-    from fastseg.compilation import load_kernels
-
-    load_kernels((lambda _: None) if rest["quiet"] else say)
-    from fastseg.segmenter import Options
+    load_needed_kernels(detector, contrast, rest["models"], quiet=rest["quiet"])
+    from fastseg.options import Options
 
     options = Options(
         contrast=contrast,
@@ -265,6 +265,7 @@ def _segment(
 ) -> tuple[str, ...]:
     """One volume, from file to files; gives what there is to note."""
     from fastseg.nifti import read_volume, write_volume
+    from fastseg.quality import name_note
     from fastseg.sidecar import sidecar, write_json
     from fastseg.volume import SCT_RPI, Volume
 
@@ -292,7 +293,8 @@ def _segment(
             record = sidecar(result, template, options=request.options, pack=pack, frame=request.frame)
             write_json(record, stage / outputs.sidecar.name)
         write_volume(result.mask.voxels, template, stage / outputs.mask.name)
-    return (*template.notes, *result.notes)
+    named = name_note(source.path.name, request.options.contrast)
+    return (*([named] if named else []), *template.notes, *result.notes)
 
 
 def _tell(outcome: _Outcome, request: _Request) -> None:

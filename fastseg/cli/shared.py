@@ -19,6 +19,7 @@ from fastseg.errors import CordNotFound, FastsegError, InferenceError, InputErro
 __all__ = [
     "TERMINATED",
     "frame_option",
+    "load_needed_kernels",
     "logging_to_stderr",
     "say",
     "status_of",
@@ -43,6 +44,16 @@ def _frame(context: click.Context, option: click.Parameter, value: str | None) -
 frame_option = click.option(
     "--4d", "frame", metavar="mean|N", callback=_frame, help="Of a 4D file, the mean or volume N (from 0)."
 )
+
+
+def load_needed_kernels(detector: str | None, contrast: str, models: str, *, quiet: bool = False) -> None:
+    """Load the kernels, of a detector that is not used only if nothing is compiled yet."""
+    from fastseg.compilation import HOG_KERNELS, load_kernels
+    from fastseg.networks.packs import find_pack
+
+    svm = detector == "svm" or (detector is None and find_pack(models).has_svm(contrast))
+    tell = (lambda _: None) if quiet else say
+    load_kernels(tell, own_process=True, skip=() if svm else HOG_KERNELS)
 
 
 def status_of(error: Exception, path: Path) -> tuple[str, str]:

@@ -51,7 +51,7 @@ def test_a_volume_gives_a_mask_beside_its_sidecar_in_the_current_folder(volumes:
 def test_a_folder_is_segmented_in_place_and_failures_do_not_stop_it(volumes: Path, here: Path) -> None:
     code, out, err = fastseg("run", volumes, "-c", "t2", "-o", "out", "--report", "run.json")
     assert code == 3
-    assert out.splitlines() == ["out/a_seg.nii.gz", "out/c_seg.nii.gz", "out/deep/b_seg.nii"]
+    assert out.splitlines() == ["out/a_seg.nii.gz", "out/c_seg.nii.gz", "out/deep/b_seg.nii.gz"]
     assert [line.split()[0] for line in err.splitlines()] == ["ok", "bad_input", "ok", "ok", "fastseg:"]
     assert err.splitlines()[-1].endswith(": 3 ok, 1 bad_input")
     report = json.loads((here / "run.json").read_text())
@@ -124,6 +124,20 @@ def test_a_given_centerline_moves_the_detector_to_file(volumes: Path, here: Path
     assert json.loads((here / "a_seg.json").read_text())["Fastseg"]["Centerline"] == "file"
 
 
+def test_a_name_that_says_another_contrast_is_noticed(here: Path) -> None:
+    save_phantom(here / "sub-01_T1w.nii.gz")  # a T2 phantom
+    code, _, err = fastseg("run", "sub-01_T1w.nii.gz", "-c", "t2")
+    assert code == 0
+    assert "warning: sub-01_T1w.nii.gz: the name says T1w, the contrast given is t2" in err
+
+
+def test_an_image_that_shows_another_contrast_is_noticed(here: Path) -> None:
+    save_phantom(here / "a.nii.gz")  # T2: the CSF is bright
+    code, _, err = fastseg("run", "a.nii.gz", "-c", "t1")
+    assert code == 0
+    assert "warning: a.nii.gz: the surroundings of the cord are brighter than the cord" in err
+
+
 def test_a_frame_of_a_4d_volume(here: Path) -> None:
     save_phantom(here / "one.nii")
     frame = voxels_of(here / "one.nii")
@@ -132,7 +146,7 @@ def test_a_frame_of_a_4d_volume(here: Path) -> None:
     assert code == 4
     assert "--4d N" in err
     assert fastseg("run", "many.nii", "-c", "t2", "--4d", "1")[0] == 0
-    assert voxels_of(here / "many_seg.nii").shape == frame.shape
+    assert voxels_of(here / "many_seg.nii.gz").shape == frame.shape
     assert json.loads((here / "many_seg.json").read_text())["Fastseg"]["Frame"] == 1
     assert fastseg("run", "many.nii", "-c", "t2", "--4d", "mean", "--overwrite")[0] == 0
 

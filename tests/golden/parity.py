@@ -23,8 +23,9 @@ import numpy as np
 from fastseg.errors import FastsegError
 from fastseg.networks.sct import import_sct
 from fastseg.nifti import read_volume, sct_header, write_volume
+from fastseg.options import Options
 from fastseg.quirks import MENDED, SCT_QUIRKS, Quirks
-from fastseg.segmenter import Options, Segmenter
+from fastseg.segmenter import Segmenter
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PARITY = SHARED / "parity"

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastseg.options import Options
 from fastseg.phantom import make_phantom
-from fastseg.segmenter import Options, Segmentation, Segmenter
+from fastseg.segmenter import Segmentation, Segmenter
 from fastseg.volume import SCT_RPI, Volume
 
 _ORIENTATIONS = [

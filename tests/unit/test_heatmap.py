@@ -164,9 +164,10 @@ def test_the_curve_through_t2s_blocks_is_stiffer() -> None:
 # SVM -------------------------------------------------------------------------------------------------------
 
 
-def test_the_svm_works_on_the_whole_field_of_view_at_half_a_millimetre() -> None:
+@pytest.mark.parametrize("zoom", [0.5, 1.0])
+def test_the_svm_gives_optics_path_on_every_slice(zoom: float) -> None:
     slices = _slices((3, 20, 24))
-    native = Grid((20, 24, 3), np.diag([-1.0, 1, 2, 1]))
+    native = Grid((20, 24, 3), np.diag([-zoom, zoom, 2, 1]))
     working = working_grid(native)
     coefficients = np.random.default_rng(49).normal(0, 0.1, 577).astype(np.float32)
     line = locate_by_svm(slices, working, coefficients)

@@ -73,6 +73,15 @@ def test_a_truncated_file_is_refused_wherever_it_ends(part: float, tmp_path: Pat
             read_volume(path)
 
 
+@pytest.mark.parametrize("size", [3, 200, 352, 2000, 20000])
+@pytest.mark.parametrize("frame", [None, 1])
+def test_a_sound_gzip_of_a_truncated_file_is_refused(size: int, frame: int | None, tmp_path: Path) -> None:
+    plain = raw(random_voxels("f8", (30, 20, 6) if frame is None else (30, 20, 6, 2)))
+    path = file(tmp_path / "a.nii.gz", plain[:size])
+    with pytest.raises(InputError, match=r"truncated|ends inside its header|not a NIfTI"):
+        read_volume(path, frame=frame)
+
+
 def test_voxels_that_begin_later_are_found(tmp_path: Path) -> None:
     voxels = random_voxels("i2")
     content = raw(voxels, vox_offset=352 + 64)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from fastseg.curve import trace_curve
 from fastseg.errors import InputError
-from fastseg.optic import optic_centerline, prepare_uint16, svm_score_map, trace_curve
+from fastseg.optic import optic_centerline, prepare_uint16, svm_score_map
 from tests.reference import slow_optic
 
 RNG = np.random.default_rng(60)

@@ -80,7 +80,8 @@ def test_large_fields_of_view_hold_air():
 @pytest.mark.parametrize("contrast", _CONTRASTS)
 def test_the_default_pack_segments_it(contrast):
     load_kernels()
-    from fastseg.segmenter import Options, Segmenter
+    from fastseg.options import Options
+    from fastseg.segmenter import Segmenter
 
     image, mask = make_phantom(contrast, n_slices=16)
     with Segmenter(Options(contrast=contrast)) as segmenter:

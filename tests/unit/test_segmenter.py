@@ -11,9 +11,10 @@ import pytest
 from fastseg.errors import CordNotFound, InputError, NetworkError, OptionError
 from fastseg.networks.network import CONTRASTS
 from fastseg.networks.sct import import_sct
+from fastseg.options import Options
 from fastseg.phantom import make_phantom
 from fastseg.quirks import SCT_QUIRKS
-from fastseg.segmenter import Options, Segmentation, Segmenter
+from fastseg.segmenter import Segmentation, Segmenter
 from fastseg.volume import SCT_RPI, Grid, Volume
 from tests.unit.networks.stand_ins import sct_folder
 

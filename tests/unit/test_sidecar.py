@@ -12,7 +12,8 @@ import pytest
 
 from fastseg import __version__, read_volume
 from fastseg.networks.packs import find_pack, pack_digest
-from fastseg.segmenter import Options, Segmenter
+from fastseg.options import Options
+from fastseg.segmenter import Segmenter
 from fastseg.sidecar import mask_statistics, sidecar, write_json
 from fastseg.volume import Grid, Volume
 from tests.phantom_files import save_phantom
