@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastseg.cli.shared import frame_option, load_needed_kernels, usable_threads
+from fastseg.cli.shared import load_needed_kernels, locating_options, usable_threads
 from fastseg.errors import InputError, OptionError
 from fastseg.outputs import Outputs, Source, is_volume_name, outputs_of, plan_outputs, publish, write_file
 
@@ -23,21 +23,7 @@ _BESIDE = "beside OUT"
 
 @click.command("centerline", context_settings={"show_default": True})
 @click.argument("volume", metavar="INPUT", type=click.Path(path_type=Path))
-@click.option(
-    "-c", "--contrast", required=True, type=click.Choice(["t1", "t2", "t2s", "dwi"]), help="Of the volume."
-)
-@click.option(
-    "--centerline",
-    "detector",
-    type=click.Choice(["svm", "cnn", "file"]),
-    help="How the cord is found.  [default: svm where the networks have one, else cnn]",
-)
-@click.option(
-    "--file-centerline",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Centerline or mask drawn on INPUT; means --centerline file.",
-)
+@locating_options
 @click.option(
     "-o",
     "out",
@@ -58,11 +44,6 @@ _BESIDE = "beside OUT"
     default="voxel",
     help="Voxels from 0 in the axes of INPUT, or RAS+ millimetres.",
 )
-@click.option("--brain", type=click.Choice(["0", "1"]), help="Whether brain is in view (SCT's cnn only).")
-@click.option("--models", metavar="PACK", default="default", help="Networks: name of a pack or its folder.")
-@frame_option
-@click.option("--engine", metavar="NAME", default="auto", help="What runs the networks: see fastseg doctor.")
-@click.option("--threads", type=click.IntRange(min=1), help="For inference.  [default: the cores at hand]")
 def command(
     volume: Path,
     *,

@@ -16,8 +16,8 @@ import click
 from fastseg.cli import Exit
 from fastseg.cli.shared import (
     TERMINATED,
-    frame_option,
     load_needed_kernels,
+    locating_options,
     logging_to_stderr,
     say,
     status_of,
@@ -65,9 +65,7 @@ class _Outcome:
 
 @click.command("run", context_settings={"show_default": True})
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "-c", "--contrast", required=True, type=click.Choice(["t1", "t2", "t2s", "dwi"]), help="Of the volumes."
-)
+@locating_options
 @click.option(
     "-o",
     "out",
@@ -75,32 +73,15 @@ class _Outcome:
     type=click.Path(path_type=Path),
     help="Folder, made when missing; or a file ending in .nii or .nii.gz.  [default: current folder]",
 )
-@click.option(
-    "--centerline",
-    "detector",
-    type=click.Choice(["svm", "cnn", "file"]),
-    help="How the cord is found.  [default: svm where the networks have one, else cnn]",
-)
-@click.option(
-    "--file-centerline",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Centerline or mask drawn on the one INPUT; means --centerline file.",
-)
 @click.option("--kernel", type=click.Choice(["2d", "3d"]), default="2d", help="Slices or blocks of slices.")
 @click.option(
     "--thr", "threshold", type=float, help="Cord above this; -1 means --soft.  [default: the network's]"
 )
 @click.option("--soft", is_flag=True, help="Write probabilities instead of a mask.")
-@click.option("--brain", type=click.Choice(["0", "1"]), help="Whether brain is in view (SCT's cnn only).")
-@click.option("--models", metavar="PACK", default="default", help="Networks: name of a pack or its folder.")
-@frame_option
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--preview", is_flag=True, help="Write <input>_overlay.png.")
 @click.option("--save-centerline", is_flag=True, help="Write <input>_centerline, one voxel a slice.")
 @click.option("--sidecar/--no-sidecar", "with_sidecar", default=True, help="Write <input>_seg.json.")
-@click.option("--engine", metavar="NAME", default="auto", help="What runs the networks: see fastseg doctor.")
-@click.option("--threads", type=click.IntRange(min=1), help="For inference.  [default: the cores at hand]")
 @click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write a JSON of the run.")
 @click.option("--quiet", is_flag=True, help="Tell failures and warnings only.")
 @click.option("-v", "--verbose", is_flag=True, help="Tell every step, and tracebacks of bugs.")

@@ -9,8 +9,9 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,6 +21,7 @@ __all__ = [
     "TERMINATED",
     "frame_option",
     "load_needed_kernels",
+    "locating_options",
     "logging_to_stderr",
     "say",
     "status_of",
@@ -44,6 +46,47 @@ def _frame(context: click.Context, option: click.Parameter, value: str | None) -
 frame_option = click.option(
     "--4d", "frame", metavar="mean|N", callback=_frame, help="Of a 4D file, the mean or volume N (from 0)."
 )
+
+
+def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of every command that looks for the cord."""
+    options = (
+        click.option(
+            "-c",
+            "--contrast",
+            required=True,
+            type=click.Choice(["t1", "t2", "t2s", "dwi"]),
+            help="Of the volume.",
+        ),
+        click.option(
+            "--centerline",
+            "detector",
+            type=click.Choice(["svm", "cnn", "file"]),
+            help="How the cord is found.  [default: svm where the networks have one, else cnn]",
+        ),
+        click.option(
+            "--file-centerline",
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="Centerline or mask drawn on the one INPUT; means --centerline file.",
+        ),
+        click.option(
+            "--brain", type=click.Choice(["0", "1"]), help="Whether brain is in view (SCT's cnn only)."
+        ),
+        click.option(
+            "--models", metavar="PACK", default="default", help="Networks: name of a pack or its folder."
+        ),
+        frame_option,
+        click.option(
+            "--engine", metavar="NAME", default="auto", help="What runs the networks: see fastseg doctor."
+        ),
+        click.option(
+            "--threads", type=click.IntRange(min=1), help="For inference.  [default: the cores at hand]"
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def load_needed_kernels(detector: str | None, contrast: str, models: str, *, quiet: bool = False) -> None:

@@ -275,8 +275,8 @@ def _content(path: Path) -> bytes:
 
 
 def _mask_of(path: Path) -> Path:
-    stem, _, suffix = path.name.partition(".")
-    return path.parent / "out" / f"{stem}_seg.{suffix}"
+    stem, _, _ = path.name.partition(".")
+    return path.parent / "out" / f"{stem}_seg.nii.gz"
 
 
 def test_sound_inputs_all_succeed(good: dict[str, Any]) -> None:
