@@ -80,7 +80,7 @@ def rescale_percentiles(
     values = crops.ravel()
     if zero_slices:
         values = np.concatenate([values, np.zeros(zero_slices * crops[0].size, np.float32)])
-    bottom, top = np.percentile(values.astype(np.float64), [low, high])
+    bottom, top = _percentiles(values, low, high)
     span = np.float32(top - bottom)
 
     def scale(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -93,6 +93,24 @@ def rescale_percentiles(
         return clipped
 
     return scale(crops), float(scale(np.zeros(1, np.float32))[0])
+
+
+def _percentiles(values: NDArray[np.float32], *percents: float) -> list[float]:
+    """As np.percentile in float64; sorting float32 takes half the time."""
+    ordered = np.sort(values)
+    if np.isnan(ordered[-1]):
+        return [float("nan")] * len(percents)
+    out = []
+    for percent in percents:
+        place = (len(ordered) - 1) * (percent / 100)
+        index = int(place)
+        part = place - index
+        lower = float(ordered[index])
+        upper = float(ordered[min(index + 1, len(ordered) - 1)])
+        step = upper - lower
+        # numpy's interpolation, which is exact at both ends
+        out.append(lower + step * part if part < 0.5 else upper - step * (1 - part))
+    return out
 
 
 def standardise(images: NDArray[np.float32], mean: float, std: float) -> NDArray[np.float32]:

@@ -66,7 +66,18 @@ def _resample_rectangle(
             out[i, j] = ra[j] * (1.0 - w) + rb[j] * w
 
 
-@njit("float32[:, :, ::1](float32[:, :, ::1], int64, int64)", cache=True, nogil=True)
+@njit("void(float32[:, :, ::1], float32[:, :, ::1])", cache=True, nogil=True)
+def _fill_slices(slices: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    nz, nx, ny = out.shape
+    low_x, weight_x = np.empty(nx, np.int64), np.empty(nx, np.float64)
+    low_y, weight_y = np.empty(ny, np.int64), np.empty(ny, np.float64)
+    _axis_table(slices.shape[1], nx, low_x, weight_x)
+    _axis_table(slices.shape[2], ny, low_y, weight_y)
+    rows, held = np.empty((2, ny), np.float64), np.empty(2, np.int64)
+    for z in range(nz):
+        _resample_rectangle(slices[z], 0, 0, low_x, weight_x, low_y, weight_y, rows, held, out[z])
+
+
 def resample_slices(slices: NDArray[np.float32], nx: int, ny: int) -> NDArray[np.float32]:
     """Resample every slice to (nx, ny): input coordinate = i * n / n_out, nearest beyond the last centre.
 
@@ -79,15 +90,9 @@ def resample_slices(slices: NDArray[np.float32], nx: int, ny: int) -> NDArray[np
     -------
     out : (z, nx, ny) float32
     """
-    nz = slices.shape[0]
-    low_x, weight_x = np.empty(nx, np.int64), np.empty(nx, np.float64)
-    low_y, weight_y = np.empty(ny, np.int64), np.empty(ny, np.float64)
-    _axis_table(slices.shape[1], nx, low_x, weight_x)
-    _axis_table(slices.shape[2], ny, low_y, weight_y)
-    rows, held = np.empty((2, ny), np.float64), np.empty(2, np.int64)
-    out = np.empty((nz, nx, ny), np.float32)
-    for z in range(nz):
-        _resample_rectangle(slices[z], 0, 0, low_x, weight_x, low_y, weight_y, rows, held, out[z])
+    # Made here: numpy asks for huge pages, numba does not, and small ones cost more than the resampling.
+    out = np.empty((len(slices), nx, ny), np.float32)
+    _fill_slices(slices, out)
     return out
 
 
