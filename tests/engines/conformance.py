@@ -27,7 +27,7 @@ class Conformance:
 
     def make(self, network: Network, **options: Any) -> Engine:
         """An engine for a network, not yet entered."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract
 
     @pytest.fixture
     def network(self, tmp_path: Path) -> Network:
