@@ -56,8 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "-centerline",
         choices=["svm", "cnn", "viewer", "file"],
-        default="svm",
-        help="how the centerline is found (default: svm); viewer is not built yet",
+        help="how the centerline is found (default: svm, or cnn where the networks have no svm); viewer is "
+        "not built yet",
     )
     add("-file_centerline", metavar="FILE", type=Path, help="centerline or mask; means -centerline file")
     add(
@@ -136,8 +136,10 @@ def _checked_target(given: argparse.Namespace) -> Path:
         raise click.UsageError("-centerline file needs -file_centerline FILE")
     if given.thr is not None and given.thr != -1 and not 0 <= given.thr <= 1:
         raise click.UsageError(f"-thr {given.thr:g}: must lie between 0 and 1, or be -1 for a soft result")
-    if given.brain == 1 and given.centerline == "svm":
+    if given.brain == 1 and given.centerline in (None, "svm"):
         raise click.UsageError("-brain 1 goes with -centerline cnn only")
+    if given.centerline is None:
+        given.centerline = _default_detector(given)
     if given.kernel == "3d" and given.contrast == "dwi":
         if given.v:
             click.echo("There is no 3D network for dwi: the 2D network is used instead.")
@@ -154,6 +156,17 @@ def _checked_target(given: argparse.Namespace) -> Path:
         if path is not None and path.resolve() == target.resolve():
             raise OptionError(f"{target} is an input and would be overwritten: choose another -o")
     return target
+
+
+def _default_detector(given: argparse.Namespace) -> str:
+    """SCT's default is svm; networks that come without one, like fastseg's own, have their detector."""
+    from fastseg.networks.packs import find_pack
+
+    if find_pack(given.models).has_svm(given.contrast):
+        return "svm"
+    if given.v:
+        click.echo(f"pack {given.models} has no svm for {given.contrast}: -centerline cnn is used.", err=True)
+    return "cnn"
 
 
 def _segment(given: argparse.Namespace, target: Path) -> None:

@@ -173,3 +173,12 @@ def test_memory_is_traced(given: Path, here: Path) -> None:
     value, unit = (here / "memory" / "peak_memory.txt").read_text().split()
     assert (float(value) > 10, unit) == (True, "KiB")
     assert "size=" in (here / "memory" / "memory_snapshots.txt").read_text()
+
+
+def test_networks_without_an_svm_are_used_with_their_own_detector(given: Path, here: Path) -> None:
+    code, out, err = fastseg("deepseg-sc", "-i", given / "t2.nii.gz", "-c", "t2")
+    assert (code, out) == (0, "t2_seg.nii.gz\n")
+    assert "pack default has no svm for t2: -centerline cnn is used" in err
+    code, _, err = fastseg("deepseg-sc", "-i", given / "t2.nii.gz", "-c", "t2", "-centerline", "svm")
+    assert code == 2
+    assert "has no SVM for contrast t2" in err
