@@ -257,7 +257,8 @@ def _centre(inside: NDArray[np.bool_], mask: Volume) -> NDArray[np.float64]:
 
 
 def _soft(a: NDArray[np.generic], b: NDArray[np.generic]) -> SoftDifference | None:
-    if not (_is_soft(a) or _is_soft(b) or (a.max() != b.max() and min(a.max(), b.max()) > 0)):
+    highest = sorted(float(np.asarray(each, np.float64).max()) for each in (a, b))
+    if not (_is_soft(a) or _is_soft(b) or 0 < highest[0] < highest[1]):
         return None
     first, second = (np.nan_to_num(np.asarray(each, np.float64)) for each in (a, b))
     apart = np.abs(first - second)
