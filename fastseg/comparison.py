@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.errors import InputError
-from fastseg.nifti import Template, read_volume, strip_suffix
+from fastseg.nifti import Template, read_volume
+from fastseg.outputs import split_suffix
 from fastseg.volume import SCT_RPI, Volume
 
 __all__ = [
@@ -219,7 +220,7 @@ def _volumes(root: Path, suffix: str) -> dict[str, Path]:
         below[:] = sorted(name for name in below if not name.startswith("."))
         for file in sorted(files):
             path = Path(folder) / file
-            stem = strip_suffix(path)
+            stem, _ = split_suffix(path)
             if file.startswith(".") or not file.lower().endswith(_SUFFIXES) or not stem.endswith(suffix):
                 continue
             name = (path.relative_to(root).parent / stem).as_posix()

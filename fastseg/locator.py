@@ -63,8 +63,8 @@ class Locator:
         self, options: Options, *, models: str | Path = "default", backend: str = "auto", threads: int = 1
     ) -> None:
         self.options = options
-        self._pack: Pack = find_pack(models)
-        self._open_network = partial(open_engine, backend=backend, threads=threads)
+        self.pack: Pack = find_pack(models)
+        self._open_engine = partial(open_engine, backend=backend, threads=threads)
         self._stack = ExitStack()
         self._opened = False
         self._coefficients: NDArray[np.float32] | None = None
@@ -74,11 +74,10 @@ class Locator:
     def __enter__(self) -> Self:
         contrast = self.options.contrast
         if self.detector == "svm":
-            self._coefficients = read_svm(self._pack.svm(contrast))
+            self._coefficients = read_svm(self.pack.svm(contrast))
         elif self.detector == "cnn":
-            blocks = self._pack.has(Role.DETECT_BLOCKS, contrast)
-            network = self._pack.network(Role.DETECT_BLOCKS if blocks else Role.DETECT_SLICES, contrast)
-            self.loaded = Loaded(network, self._stack.enter_context(self._open_network(network)))
+            blocks = self.pack.has(Role.DETECT_BLOCKS, contrast)
+            self.loaded = self.load(Role.DETECT_BLOCKS if blocks else Role.DETECT_SLICES, self._stack)
         self._opened = True
         return self
 
@@ -89,12 +88,17 @@ class Locator:
         self.loaded = self._coefficients = None
         self._opened = False
 
+    def load(self, role: Role, stack: ExitStack) -> Loaded:
+        """Open the pack's network for a role; the stack closes it."""
+        network = self.pack.network(role, self.options.contrast)
+        return Loaded(network, stack.enter_context(self._open_engine(network)))
+
     @property
     def detector(self) -> Detector:
         """What finds the centerline."""
         if self.options.detector is not None:
             return self.options.detector
-        return "svm" if self._pack.has_svm(self.options.contrast) else "cnn"
+        return "svm" if self.pack.has_svm(self.options.contrast) else "cnn"
 
     def locate(self, volume: Volume, centerline: Volume | None = None) -> Centerline:
         """Find the centerline of a volume.

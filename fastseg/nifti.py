@@ -13,7 +13,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -43,7 +43,6 @@ __all__ = [
     "new_template",
     "read_volume",
     "sct_header",
-    "strip_suffix",
     "write_volume",
 ]
 
@@ -64,12 +63,14 @@ class Template:
     header : nibabel header, as stored
     shape : shape in the file; () axes of length one are kept, a chosen frame of a 4D file is not
     notes : what is odd about the file and was accepted, one sentence each
+    keep_display_range : whether an output keeps cal_min and cal_max of the image
     """
 
     path: Path
     header: Any
     shape: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    keep_display_range: bool = False
 
 
 def new_template(grid: Grid, description: str = "") -> Template:
@@ -87,20 +88,6 @@ def new_template(grid: Grid, description: str = "") -> Template:
     header.set_xyzt_units("mm")
     header["descrip"] = description.encode()[:79]
     return Template(Path("new.nii.gz"), header, grid.shape)
-
-
-def strip_suffix(path: Path) -> str:
-    """File name without .nii or .nii.gz.
-
-    Examples
-    --------
-    >>> strip_suffix(Path("sub-01/anat/sub-01_T2w.nii.gz"))
-    'sub-01_T2w'
-    """
-    for suffix in _SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
 
 
 def read_volume(path: Path | str, *, frame: Frame | None = None) -> tuple[Volume, Template]:
@@ -173,7 +160,7 @@ def write_volume(voxels: NDArray[Any], template: Template, path: Path | str) -> 
     if tuple(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]) != template.shape:
         header.set_data_shape(template.shape)  # one frame of a 4D file
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    if not isinstance(template, _SctTemplate):
+    if not template.keep_display_range:
         header["cal_max"] = header["cal_min"] = 0.0
     header["vox_offset"] = header.single_vox_offset
     header["magic"] = header.single_magic
@@ -204,13 +191,10 @@ def _replace(path: Path, content: bytes) -> None:
                 Path(temporary).unlink()
 
 
-@dataclass(frozen=True, eq=False)
-class _SctTemplate(Template):
-    """A template whose header was rewritten as SCT does."""
-
-
 def sct_header(template: Template, affine: NDArray[np.float64]) -> Template:
     """The header that SCT writes (quirk 13): both forms from the affine, codes of 0 become 2.
+
+    The display range is the image's.
 
     Parameters
     ----------
@@ -222,7 +206,7 @@ def sct_header(template: Template, affine: NDArray[np.float64]) -> Template:
     header.set_sform(affine, scode or 2)
     header.set_qform(affine, qcode or 2, strip_shears=True)
     header["pixdim"][4:] = 1.0
-    return _SctTemplate(template.path, header, template.shape, template.notes)
+    return replace(template, header=header, keep_display_range=True)
 
 
 @contextmanager
@@ -248,16 +232,17 @@ class _GzipStream:
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
         self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        self._pending = b""
+        self._ended = False
 
     def read(self, size: int) -> bytes:
         """At most so many bytes; none at the end. EOFError inside a member."""
         out = bytearray()
-        while len(out) < size:
+        while len(out) < size and not self._ended:
             if self._member.eof:
                 tail = self._member.unused_data
                 tail += b"" if len(tail) > 1 else self._raw.read(_COMPRESSED_CHUNK)
                 if tail[:2] != _GZIP_MAGIC:
+                    self._ended = True
                     break
                 self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
                 out += self._member.decompress(tail, size - len(out))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,12 +15,11 @@ from numpy.typing import NDArray
 from fastseg.centerline import Centerline
 from fastseg.cleanup import clean_slices, clean_volume
 from fastseg.crops import CropWindows
-from fastseg.engines.select import open_engine
 from fastseg.errors import CordNotFound, OptionError
 from fastseg.intensity import rescale_percentiles
 from fastseg.locator import Loaded, Locator
 from fastseg.networks.network import Role
-from fastseg.networks.packs import Pack, find_pack
+from fastseg.networks.packs import Pack
 from fastseg.options import Detector, Options
 from fastseg.prediction import predict_blocks, predict_slices
 from fastseg.profiling import recording, span
@@ -89,8 +87,6 @@ class Segmenter:
         self, options: Options, *, models: str | Path = "default", backend: str = "auto", threads: int = 1
     ) -> None:
         self.options = options
-        self._pack: Pack = find_pack(models)
-        self._open_network = partial(open_engine, backend=backend, threads=threads)
         self._locator = Locator(options, models=models, backend=backend, threads=threads)
         self._stack = ExitStack()
         self._loaded: Loaded | None = None
@@ -98,8 +94,7 @@ class Segmenter:
     def __enter__(self) -> Self:
         role = Role.SEGMENT_3D if self.options.kernel == "3d" else Role.SEGMENT_2D
         with ExitStack() as stack:  # closes what is open when the next one fails
-            network = self._pack.network(role, self.options.contrast)
-            loaded = Loaded(network, stack.enter_context(self._open_network(network)))
+            loaded = self._locator.load(role, stack)
             stack.enter_context(self._locator)
             self._stack = stack.pop_all()
         self._loaded = loaded
@@ -110,6 +105,11 @@ class Segmenter:
     ) -> None:
         self._stack.close()
         self._loaded = None
+
+    @property
+    def pack(self) -> Pack:
+        """Where the networks come from."""
+        return self._locator.pack
 
     @property
     def detector(self) -> Detector:

@@ -28,7 +28,6 @@ from fastseg.errors import FastsegError, OptionError
 from fastseg.outputs import Kind, Outputs, Source, expand, plan_outputs, publish
 
 if TYPE_CHECKING:
-    from fastseg.networks.packs import Pack
     from fastseg.nifti import Frame
     from fastseg.options import Options
     from fastseg.segmenter import Segmenter
@@ -219,17 +218,15 @@ def _outcomes(request: _Request, jobs: list[tuple[Source, Outputs]]) -> Iterator
             todo.append((source, outputs))
     if not todo:
         return
-    from fastseg.networks.packs import find_pack
     from fastseg.segmenter import Segmenter
 
-    pack = find_pack(request.models)
     with Segmenter(
-        request.options, models=pack.folder, backend=request.engine, threads=request.threads
+        request.options, models=request.models, backend=request.engine, threads=request.threads
     ) as segmenter:
         for source, outputs in todo:
             began = time.perf_counter()
             try:
-                notes = _segment(segmenter, pack, request, source, outputs)
+                notes = _segment(segmenter, request, source, outputs)
             except Exception as error:
                 seconds = time.perf_counter() - began
                 status, message = status_of(error, source.path)
@@ -241,9 +238,7 @@ def _outcomes(request: _Request, jobs: list[tuple[Source, Outputs]]) -> Iterator
                 yield _Outcome(source, "ok", time.perf_counter() - began, outputs.mask, notes=notes)
 
 
-def _segment(
-    segmenter: Segmenter, pack: Pack, request: _Request, source: Source, outputs: Outputs
-) -> tuple[str, ...]:
+def _segment(segmenter: Segmenter, request: _Request, source: Source, outputs: Outputs) -> tuple[str, ...]:
     """One volume, from file to files; gives what there is to note."""
     from fastseg.nifti import read_volume, write_volume
     from fastseg.quality import name_note
@@ -271,7 +266,9 @@ def _segment(
             line = Volume(result.centerline.mask(grid), grid).reoriented(volume.grid.axcodes)
             write_volume(line.voxels, template, stage / outputs.centerline.name)
         if "sidecar" in request.kinds:
-            record = sidecar(result, template, options=request.options, pack=pack, frame=request.frame)
+            record = sidecar(
+                result, template, options=request.options, pack=segmenter.pack, frame=request.frame
+            )
             write_json(record, stage / outputs.sidecar.name)
         write_volume(result.mask.voxels, template, stage / outputs.mask.name)
     named = name_note(source.path.name, request.options.contrast)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def store_pack(pack: Pack, contents: Mapping[str, bytes], card: str, *, force: b
                     file.flush()
                     os.fsync(file.fileno())
             whole = load_pack(built)
-            stored = _publish(built, root / pack.name, pack, force=force)
+            with _one_at_a_time(root):
+                stored = _publish(built, root / pack.name, pack, force=force)
     except OSError as error:
         raise NetworkError(
             f"the pack cannot be written into {root} ({error.strerror}): "
@@ -101,6 +103,18 @@ def _root() -> Path:
     if not others and user_folder() is None:
         raise NetworkError("there is no folder for packs, because the user has no home: set FASTSEG_PACKS")
     return first
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Imports into one folder take turns; the lock dies with its process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _publish(built: Path, target: Path, pack: Pack, *, force: bool) -> bool:
@@ -132,7 +146,7 @@ def _publish(built: Path, target: Path, pack: Pack, *, force: bool) -> bool:
 
 
 def _refuse_unless_replaceable(target: Path, *, force: bool) -> None:
-    if not os.path.lexists(target):  # just moved away by another import
+    if not os.path.lexists(target):  # just moved away by somebody else
         return
     if not (target / "pack.toml").is_file():
         raise NetworkError(f"{target} is there and is no pack of networks: choose another --name")
@@ -158,4 +172,7 @@ def _without_folders(pack: Pack) -> list[Network | SvmModel]:
 
 
 def _is_empty(target: Path) -> bool:
-    return target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    try:
+        return target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    except FileNotFoundError:  # just moved away by somebody else
+        return False

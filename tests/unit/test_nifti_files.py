@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fastseg.errors import InputError, OutputError
-from fastseg.nifti import read_volume, sct_header, strip_suffix, write_volume
+from fastseg.nifti import read_volume, sct_header, write_volume
 from tests.nifti_bytes import AFFINE, file, random_voxels, raw
 
 
@@ -125,12 +125,6 @@ def test_an_empty_file_is_refused_and_closed(tmp_path: Path) -> None:
 
 
 # Writing ---------------------------------------------------------------------------------------------------
-
-
-def test_suffixes_are_known_in_any_case() -> None:
-    assert strip_suffix(Path("a/b.c.NII.GZ")) == "b.c"
-    assert strip_suffix(Path("b.nii")) == "b"
-    assert strip_suffix(Path("b.mgz")) == "b"
 
 
 def _odd_header(kind: Any, order: str) -> bytes:
