@@ -47,6 +47,10 @@ def ensure_environment(folder: Path, *, extras: str = "", system_packages: bool 
 
 def make_environment(folder: Path, *, system_packages: bool = False) -> None:
     """Make an empty environment, in place of whatever is in the folder."""
+    if Path(sys.prefix).resolve() == folder.resolve():
+        raise SetupError(
+            f"{folder} has to be made anew, but is in use by this command: run `deactivate` first"
+        )
     _ensure_venv(system_packages=system_packages)
     shutil.rmtree(folder, ignore_errors=True)
     # In a process of its own: ensurepip writes to the output as it likes.
