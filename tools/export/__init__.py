@@ -1,0 +1,1 @@
+"""Networks of fastseg in the file layouts of other programs."""
