@@ -20,11 +20,11 @@ _logger = logging.getLogger(__name__)
 
 def segment(
     volume: Volume | Path | str,
-    contrast: str = "t2",
+    contrast: str = "auto",
     *,
     centerline: Volume | Path | str | None = None,
     kernel: Kernel = "2d",
-    detector: Detector | None = None,
+    detector: Detector = "auto",
     threshold: float | None = None,
     soft: bool = False,
     brain: bool | None = None,
@@ -40,7 +40,7 @@ def segment(
     Parameters
     ----------
     volume : the image, or the NIfTI file that holds it
-    contrast : t1, t2, t2s or dwi
+    contrast : t1, t2, t2s or dwi; auto where the networks need not know it, as the built-in ones
     centerline : centerline or mask drawn on the image, or its file; makes the detector ``file``
     kernel, detector, threshold, soft, brain : see `fastseg.Options`
     models, backend, threads : see `fastseg.Segmenter`
@@ -65,7 +65,7 @@ def segment(
     >>> import fastseg
     >>> from fastseg.phantom import make_phantom
     >>> image, _ = make_phantom("t2", n_slices=6)
-    >>> result = fastseg.segment(image, "t2")
+    >>> result = fastseg.segment(image)
     >>> result.mask.voxels.shape == image.voxels.shape, str(result.mask.voxels.dtype)
     (True, 'uint8')
     >>> result.detector, len(result.centerline.points)

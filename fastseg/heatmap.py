@@ -12,20 +12,16 @@ from fastseg.errors import CordNotFound
 from fastseg.networks.network import Network
 from fastseg.quirks import Quirks
 from fastseg.resampling import resample_in_plane, working_grid
+from fastseg.slice_detection import examined_slices, holds_cord, peak_heat, refined, slice_heat
 from fastseg.volume import Grid
 
-__all__ = ["HEAT_ZOOM", "locate_by_blocks", "locate_by_slices", "locate_by_svm", "slice_heat"]
+__all__ = ["HEAT_ZOOM", "locate_by_blocks", "locate_by_slices", "locate_by_svm"]
 
 #: In-plane voxel size that whole-slice detectors were trained at, in mm.
 HEAT_ZOOM = 1.0
 
 #: Smoothness of the curve on a distance transform, by contrast (older SCT releases; all others 1).
 _BLOCK_SMOOTHNESS = {"t2s": 7.0}
-
-# Whole-slice detectors halve the image four times, and want at least three such units.
-_MULTIPLE, _SMALLEST = 16, 48
-# Voxels that a percentile of the whole volume is taken from: enough to know it to a tenth of a percent.
-_SAMPLE = 500_000
 
 
 def locate_by_svm(slices: NDArray[np.float32], grid: Grid, coefficients: NDArray[np.float32]) -> Centerline:
@@ -48,7 +44,7 @@ def locate_by_svm(slices: NDArray[np.float32], grid: Grid, coefficients: NDArray
 
 
 def locate_by_slices(
-    slices: NDArray[np.float32], native: Grid, network: Network, engine: Engine
+    slices: NDArray[np.float32], native: Grid, network: Network, engine: Engine, threshold: float
 ) -> Centerline:
     """Centerline by the curve through the heat map of a whole-slice detector.
 
@@ -56,24 +52,40 @@ def locate_by_slices(
     ----------
     slices : (z, x, y) float32    native
     native : their grid
+    threshold : heat from which on a slice is taken for one with cord
 
     Returns
     -------
-    centerline : on a grid of 1 mm in plane
+    centerline : on a grid of 1 mm in plane; it covers the slices that hold cord
 
     Raises
     ------
     CordNotFound
         The detector sees no cord on any slice.
+
+    Notes
+    -----
+    Slices less than 3 mm apart are not all looked at. The curve through the heat maps is refined to the
+    centre of the heat around it, and drawn straight between the slices that were looked at.
     """
     grid = working_grid(native, HEAT_ZOOM)
-    heat = slice_heat(resample_in_plane(slices, grid), network, engine)
-    if heat.max() <= 0.1:
+    spacing = native.zooms[2]
+    seen = examined_slices(len(slices), spacing)
+    chosen = slices if len(seen) == len(slices) else slices[seen]
+    heat, pixels, lead = slice_heat(resample_in_plane(chosen, grid), network, engine)
+    apart = spacing * (seen[-1] - seen[0]) / (len(seen) - 1) if len(seen) > 1 else spacing
+    path = trace_curve(heat, (grid.zooms[0] * pixels, grid.zooms[1] * pixels, apart))
+    z = np.arange(len(slices))
+    there = holds_cord(np.interp(z, seen, peak_heat(heat, path)), threshold, spacing)
+    if not there.any():
         raise CordNotFound(
             "the detector sees no spinal cord on any slice; check the field of view and the contrast, or "
             "give a centerline (--centerline file)"
         )
-    return _on_every_slice(trace_curve(heat, grid.zooms), grid)
+    centre = refined(heat, path) * pixels + (pixels - 1) / 2 - lead
+    points = np.column_stack([np.interp(z, seen, along) for along in centre.T] + [z])
+    points[:, :2] = np.clip(points[:, :2], 0, np.array(grid.shape[:2]) - 1)
+    return Centerline(grid, points[there])
 
 
 def locate_by_blocks(
@@ -117,30 +129,6 @@ def locate_by_blocks(
         stop = len(whole) if blocks.last is None else blocks.last + 1
     path = trace_curve(blocks.heat[:stop], working.zooms, _BLOCK_SMOOTHNESS.get(contrast, 1.0))
     return _on_every_slice(path, working)
-
-
-def slice_heat(slices: NDArray[np.float32], network: Network, engine: Engine) -> NDArray[np.float32]:
-    """Heat map of a whole-slice detector.
-
-    Parameters
-    ----------
-    slices : (z, x, y) float32    1 mm in plane
-
-    Returns
-    -------
-    heat : (z, x, y) float32      0..1, a blob around the cord's centre
-    """
-    step = max(slices.size // _SAMPLE, 1)
-    sample = slices.ravel()[::step]
-    darkest = min(float(sample.min()), 0.0)
-    brightest = float(np.percentile(sample, 99.7)) - darkest
-    scaled = np.clip((slices - np.float32(darkest)) / np.float32(brightest or 1.0), 0, np.float32(1.2))
-    nx, ny = slices.shape[1:]
-    size = [max(-(-n // _MULTIPLE) * _MULTIPLE, _SMALLEST) for n in (nx, ny)]
-    x, y = (size[0] - nx) // 2, (size[1] - ny) // 2
-    padded = np.zeros((len(slices), 1, *size), np.float32)
-    padded[:, 0, x : x + nx, y : y + ny] = (scaled - np.float32(network.mean)) / np.float32(network.std)
-    return np.ascontiguousarray(engine.infer(padded)[:, 0, x : x + nx, y : y + ny])
 
 
 def _on_every_slice(path: NDArray[np.int32], grid: Grid) -> Centerline:

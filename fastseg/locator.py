@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,18 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.centerline import Centerline
+from fastseg.compilation import load_kernels
 from fastseg.engines.base import Engine
 from fastseg.engines.select import open_engine
-from fastseg.errors import OptionError
+from fastseg.errors import CordNotFound, OptionError
 from fastseg.heatmap import locate_by_blocks, locate_by_slices, locate_by_svm
 from fastseg.intensity import check_signal, finite_slices
-from fastseg.networks.network import Network, Role
+from fastseg.networks.network import ANY_CONTRAST, Network, Role
 from fastseg.networks.packs import Pack, find_pack, read_svm
 from fastseg.options import Detector, Options
 from fastseg.resampling import as_slices, working_grid
 from fastseg.volume import SCT_RPI, Grid, Volume
 
-__all__ = ["Loaded", "Locator"]
+__all__ = ["Found", "Loaded", "Locator"]
+
+_DETECTION = (Role.DETECT_BLOCKS, Role.DETECT_SLICES)
+
+# What found nothing, what found the centerline instead.
+_FALLBACK_NOTES = {
+    ("cnn", "svm"): "the network saw no cord; the centerline is that of HOG + SVM: look at it",
+    ("svm", "cnn"): "HOG + SVM found no cord; the centerline is that of the network: look at it",
+}
 
 
 class Loaded(NamedTuple):
@@ -33,8 +43,27 @@ class Loaded(NamedTuple):
     engine: Engine
 
 
+class Found(NamedTuple):
+    """A centerline, and how it was found.
+
+    Parameters
+    ----------
+    centerline : on the grid that `Locator.locate` or `Locator.trace` names
+    detector : what found it: svm, cnn or file
+    notes : what was noticed on the way, one sentence each
+    network : the network that found it, if one did
+    """
+
+    centerline: Centerline
+    detector: Detector
+    notes: tuple[str, ...] = ()
+    network: Loaded | None = None
+
+
 class Locator:
-    """Finds the centerline of volumes with one set of options; its network is loaded once.
+    """Finds the centerline of volumes with one set of options; what it needs is loaded once.
+
+    With the detector ``auto``, the one that comes second is loaded when the first finds nothing.
 
     Parameters
     ----------
@@ -68,16 +97,13 @@ class Locator:
         self._stack = ExitStack()
         self._opened = False
         self._coefficients: NDArray[np.float32] | None = None
-        #: The detection network while the locator is open, if it uses one.
-        self.loaded: Loaded | None = None
+        self._network: Loaded | None = None
 
     def __enter__(self) -> Self:
-        contrast = self.options.contrast
         if self.detector == "svm":
-            self._coefficients = read_svm(self.pack.svm(contrast))
+            self._svm()
         elif self.detector == "cnn":
-            blocks = self.pack.has(Role.DETECT_BLOCKS, contrast)
-            self.loaded = self.load(Role.DETECT_BLOCKS if blocks else Role.DETECT_SLICES, self._stack)
+            self._cnn()
         self._opened = True
         return self
 
@@ -85,7 +111,7 @@ class Locator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        self.loaded = self._coefficients = None
+        self._network = self._coefficients = None
         self._opened = False
 
     def load(self, role: Role, stack: ExitStack) -> Loaded:
@@ -95,10 +121,19 @@ class Locator:
 
     @property
     def detector(self) -> Detector:
-        """What finds the centerline."""
-        if self.options.detector is not None:
-            return self.options.detector
-        return "svm" if self.pack.has_svm(self.options.contrast) else "cnn"
+        """What finds the centerline, or tries to first."""
+        return self._detectors[0]
+
+    @property
+    def _detectors(self) -> tuple[Detector, ...]:
+        if self.options.detector != "auto":
+            return (self.options.detector,)
+        there = self.pack.detectors(self.options.contrast)
+        if there:
+            return there
+        # Loading either says what is missing; the one that the pack has for other contrasts says it better.
+        any_svm = self.options.contrast == ANY_CONTRAST and self.pack.svm_models
+        return ("svm",) if any_svm else ("cnn",)
 
     def locate(self, volume: Volume, centerline: Volume | None = None) -> Centerline:
         """Find the centerline of a volume.
@@ -124,11 +159,19 @@ class Locator:
         As in SCT, OptiC alone works on the volume as it is (sct_get_centerline), and before a segmentation
         on the 0.5 mm volume (sct_deepseg_sc).
         """
+        return self.find(volume, centerline).centerline
+
+    def find(self, volume: Volume, centerline: Volume | None = None) -> Found:
+        """As `locate`, with what found the centerline and what there is to note."""
         native = volume.reoriented(SCT_RPI)
-        if self._coefficients is not None and centerline is None:
-            check_signal(native.voxels)
-            return locate_by_svm(as_slices(native), native.grid, self._coefficients)
-        return self.trace(self.slices(native), native.grid, centerline)
+
+        def look(detector: Detector) -> Centerline:
+            if detector == "svm" and centerline is None:
+                check_signal(native.voxels)
+                return locate_by_svm(as_slices(native), native.grid, self._svm())
+            return self._look(detector, self.slices(native), native.grid, centerline)
+
+        return self._in_turn(look)
 
     def slices(self, native: Volume) -> NDArray[np.float32]:
         """Voxels of a volume in SCT_RPI as slices (z, x, y), with something in them to see."""
@@ -137,21 +180,40 @@ class Locator:
         check_signal(native.voxels)
         return finite_slices(as_slices(native))
 
-    def trace(self, slices: NDArray[np.float32], native: Grid, given: Volume | None) -> Centerline:
-        """As `locate`, from the slices of a volume in SCT_RPI and their grid."""
+    def trace(self, slices: NDArray[np.float32], native: Grid, given: Volume | None) -> Found:
+        """As `find`, from the slices of a volume in SCT_RPI and their grid; always on the working grid."""
+        return self._in_turn(lambda detector: self._look(detector, slices, native, given))
+
+    def _in_turn(self, look: Callable[[Detector], Centerline]) -> Found:
+        """Ask one detector after the other until one finds something."""
         if not self._opened:
             raise OptionError("the detector is closed: use it in a with block")
-        if self.detector == "file":
+        first, *others = self._detectors
+        try:
+            return self._found(look(first), first)
+        except CordNotFound:
+            for other in others:
+                with suppress(CordNotFound):
+                    return self._found(look(other), other, _FALLBACK_NOTES[first, other])
+            raise
+
+    def _found(self, line: Centerline, detector: Detector, *notes: str) -> Found:
+        return Found(line, detector, notes, self._network if detector == "cnn" else None)
+
+    def _look(
+        self, detector: Detector, slices: NDArray[np.float32], native: Grid, given: Volume | None
+    ) -> Centerline:
+        if detector == "file":
             return self._from_file(given, native)
         if given is not None:
-            raise OptionError(f"a centerline was given, but the detector is {self.detector!r}: choose 'file'")
+            raise OptionError(f"a centerline was given, but the detector is {detector!r}: choose 'file'")
         working = working_grid(native)
-        if self._coefficients is not None:
-            return locate_by_svm(slices, working, self._coefficients)
-        assert self.loaded is not None
-        network, engine = self.loaded
+        if detector == "svm":
+            return locate_by_svm(slices, working, self._svm())
+        network, engine = self._cnn()
         if network.role is Role.DETECT_SLICES:
-            return locate_by_slices(slices, native, network, engine).on(working)
+            threshold = network.thresholds[self.options.contrast]
+            return locate_by_slices(slices, native, network, engine, threshold).on(working)
         contrast, brain = self.options.contrast, self.options.brain
         return locate_by_blocks(
             slices,
@@ -162,6 +224,19 @@ class Locator:
             brain=contrast in ("t1", "t2") if brain is None else brain,
             quirks=self.options.quirks,
         )
+
+    def _svm(self) -> NDArray[np.float32]:
+        if self._coefficients is None:
+            self._coefficients = read_svm(self.pack.svm(self.options.contrast))
+            load_kernels()  # those of HOG are not there yet when the svm was not expected to run
+        return self._coefficients
+
+    def _cnn(self) -> Loaded:
+        if self._network is None:
+            roles = [n.role for n in self.pack.networks if n.role in _DETECTION]
+            there = [role for role in _DETECTION if self.pack.has(role, self.options.contrast)]
+            self._network = self.load([*there, *roles, Role.DETECT_SLICES][0], self._stack)
+        return self._network
 
     def _from_file(self, given: Volume | None, native: Grid) -> Centerline:
         if given is None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +14,19 @@ from fastseg.intensity import standardise
 from fastseg.networks.network import Network
 
 __all__ = ["predict_blocks", "predict_slices"]
+
+# Blocks of networks that take any depth: the deepest, and the slices of context that are run on either side
+# of the answers that are kept.
+_DEEPEST, _CONTEXT = 48, 6
+
+
+class _Block(NamedTuple):
+    """Slices [first, stop) that are run together, and those of them whose answer is kept."""
+
+    first: int
+    stop: int
+    kept_first: int
+    kept_stop: int
 
 
 def predict_slices(crops: NDArray[np.float32], network: Network, engine: Engine) -> NDArray[np.float32]:
@@ -36,10 +53,9 @@ def predict_blocks(
     *,
     empty: float = 0.0,
 ) -> NDArray[np.float32]:
-    """Probability of cord in every crop, from blocks of slices that do not overlap.
+    """Probability of cord in every crop, from blocks of slices.
 
-    Blocks start at slice 0 of the volume. Slices without a crop hold `empty` before standardising, those
-    that pad the last block hold 0. Blocks of zeros are not run.
+    Slices without a crop hold `empty` before standardising.
 
     Parameters
     ----------
@@ -51,19 +67,48 @@ def predict_blocks(
     Returns
     -------
     probabilities : (n, x, y) float32     NaN became 0
+
+    Notes
+    -----
+    A network of a fixed depth, as SCT's are, runs on blocks that start at slice 0 of the volume and do not
+    overlap; slices that pad the last block hold 0, and blocks of zeros are not run.
+
+    A network of any depth runs on the slices from the first crop to the last: at once up to 48 slices, else
+    in equal blocks that overlap, so that every answer that is kept has 6 slices of context on either side.
+    Blocks that would give no crop an answer are not run.
     """
     depth = network.spatial[2]
     out = np.zeros_like(crops)
-    for first in range(0, n_slices, depth):
-        here = np.flatnonzero((z >= first) & (z < first + depth))
-        if not crops[here].any():
+    for first, stop, kept_first, kept_stop in _fixed(n_slices, depth) if depth else _spread(z):
+        here = np.flatnonzero((z >= first) & (z < stop))
+        kept = here[(z[here] >= kept_first) & (z[here] < kept_stop)]
+        if not (crops[here].any() if depth else kept.size):
             continue
-        block = np.zeros((*crops.shape[1:], depth), np.float32)
+        block = np.zeros((*crops.shape[1:], stop - first), np.float32)
         block[:, :, : n_slices - first] = empty
         block[:, :, z[here] - first] = crops[here].transpose(1, 2, 0)
         answer = engine.infer(standardise(block, network.mean, network.std)[None, None])[0, 0]
-        out[here] = answer[:, :, z[here] - first].transpose(2, 0, 1)
+        out[kept] = answer[:, :, z[kept] - first].transpose(2, 0, 1)
     return _finite(out)
+
+
+def _fixed(n_slices: int, depth: int) -> Iterator[_Block]:
+    for first in range(0, n_slices, depth):
+        yield _Block(first, first + depth, first, first + depth)
+
+
+def _spread(z: NDArray[np.int64]) -> Iterator[_Block]:
+    """As few blocks as do, all of one depth, evenly spread from the first crop to the last."""
+    if not z.size:
+        return
+    start, n = int(z.min()), int(np.ptp(z)) + 1
+    count = 1 if n <= _DEEPEST else -(-(n - 2 * _CONTEXT) // (_DEEPEST - 2 * _CONTEXT))
+    depth = -(-(n + 2 * _CONTEXT * (count - 1)) // count)
+    firsts = [start + i * (n - depth) // max(count - 1, 1) for i in range(count)]
+    # Neighbours share at least twice the context; they part in the middle of it.
+    cuts = [(left + depth + right) // 2 for left, right in pairwise(firsts)]
+    for first, low, high in zip(firsts, [start, *cuts], [*cuts, start + n], strict=True):
+        yield _Block(first, first + depth, low, high)
 
 
 def _finite(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.kernels import components
+from fastseg.networks.network import ANY_CONTRAST
 
 __all__ = ["contrast_note", "name_note", "ring_contrast"]
 
@@ -75,16 +76,16 @@ def contrast_note(contrast: str, ring: float) -> str:
 
 
 def name_note(name: str, contrast: str) -> str:
-    """What to tell the user where a BIDS file name says another contrast; empty where it does not.
+    """What to tell the user where a BIDS file name says another contrast than the given one, if one is.
 
     Examples
     --------
     >>> name_note("sub-01_T1w.nii.gz", "t2")
     'the name says T1w, the contrast given is t2: is that right?'
-    >>> name_note("sub-01_T2w.nii.gz", "t2"), name_note("t2.nii.gz", "t1")
-    ('', '')
+    >>> name_note("sub-01_T2w.nii.gz", "t2"), name_note("t2.nii.gz", "t1"), name_note("a_T1w.nii", "auto")
+    ('', '', '')
     """
     suffix = name.split(".")[0].rpartition("_")[2]
-    if suffix in _SUFFIXES and _SUFFIXES[suffix] != contrast:
+    if contrast != ANY_CONTRAST and suffix in _SUFFIXES and _SUFFIXES[suffix] != contrast:
         return f"the name says {suffix}, the contrast given is {contrast}: is that right?"
     return ""

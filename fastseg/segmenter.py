@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from fastseg.crops import CropWindows
 from fastseg.errors import CordNotFound, OptionError
 from fastseg.intensity import rescale_percentiles
 from fastseg.locator import Loaded, Locator
-from fastseg.networks.network import Role
+from fastseg.networks.network import ANY_CONTRAST, Role
 from fastseg.networks.packs import Pack
 from fastseg.options import Detector, Options
 from fastseg.prediction import predict_blocks, predict_slices
@@ -29,6 +28,8 @@ from fastseg.volume import SCT_RPI, Volume
 
 __all__ = ["Segmentation", "Segmenter"]
 
+_ROLES = {"2d": Role.SEGMENT_2D, "2d-light": Role.SEGMENT_2D_LIGHT, "3d": Role.SEGMENT_3D}
+
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
@@ -38,7 +39,7 @@ class Segmentation:
     ----------
     mask : on the input's grid and in its orientation; uint8 0/1, or float32 0..1 for a soft result
     centerline : on the working grid
-    detector : what found the centerline
+    detector : what found the centerline: svm, cnn or file
     threshold : that was applied, or that a soft result was cleaned with
     notes : what was noticed on the way, one sentence each
     engines : what ran, by step
@@ -92,9 +93,8 @@ class Segmenter:
         self._loaded: Loaded | None = None
 
     def __enter__(self) -> Self:
-        role = Role.SEGMENT_3D if self.options.kernel == "3d" else Role.SEGMENT_2D
         with ExitStack() as stack:  # closes what is open when the next one fails
-            loaded = self._locator.load(role, stack)
+            loaded = self._locator.load(_ROLES[self.options.kernel], stack)
             stack.enter_context(self._locator)
             self._stack = stack.pop_all()
         self._loaded = loaded
@@ -113,7 +113,7 @@ class Segmenter:
 
     @property
     def detector(self) -> Detector:
-        """What finds the centerline when none is given."""
+        """What finds the centerline, or tries to first."""
         return self._locator.detector
 
     @property
@@ -152,7 +152,9 @@ class Segmenter:
                 native = volume.reoriented(SCT_RPI)
                 slices = self._locator.slices(native)
             with span("centerline"):
-                line = self._locator.trace(slices, native.grid, centerline)
+                found = self._locator.trace(slices, native.grid, centerline)
+                line = found.centerline
+                notes += found.notes
             with span("crop"):
                 windows = CropWindows.around(line, loaded.network.spatial[0])
                 crops, zero = self._rescaled(windows, slices)
@@ -160,7 +162,8 @@ class Segmenter:
                 probabilities = self._predict(crops, windows, zero)
             with span("clean"):
                 kept = self._clean(probabilities, windows, zero)
-                notes += filter(None, [contrast_note(options.contrast, ring_contrast(crops, kept))])
+                if options.contrast != ANY_CONTRAST:
+                    notes += filter(None, [contrast_note(options.contrast, ring_contrast(crops, kept))])
             with span("back"):
                 canvas, corner = windows.paste(kept)
                 values, corner = resample_onto(canvas, corner, line.grid, native.grid)
@@ -176,14 +179,15 @@ class Segmenter:
                 )
                 notes += cleaned.notes
                 mask = self._place(cleaned.values, corner, native).reoriented(volume.grid.axcodes)
+        ran = {"segment": loaded} if found.network is None else {"detect": found.network, "segment": loaded}
         return Segmentation(
             mask=mask,
             centerline=line,
-            detector=self.detector,
+            detector=found.detector,
             threshold=self.threshold,
             notes=tuple(notes),
-            engines={step: each.engine.name for step, each in self._all_loaded()},
-            networks={step: (each.network.name, each.network.sha256) for step, each in self._all_loaded()},
+            engines={step: each.engine.name for step, each in ran.items()},
+            networks={step: (each.network.name, each.network.sha256) for step, each in ran.items()},
             seconds=recorder.seconds(),
         )
 
@@ -191,11 +195,6 @@ class Segmenter:
         if self._loaded is None:
             raise OptionError("the Segmenter is closed: use it in a with block")
         return self._loaded
-
-    def _all_loaded(self) -> Iterator[tuple[str, Loaded]]:
-        if self._locator.loaded is not None:
-            yield "detect", self._locator.loaded
-        yield "segment", self._opened()
 
     def _rescaled(
         self, windows: CropWindows, slices: NDArray[np.float32]
@@ -217,7 +216,7 @@ class Segmenter:
             return probabilities
         network, engine = self._opened()
         n_slices, empty = windows.grid.shape[2], None
-        if self.options.quirks.empty_slices_steer and network.role is Role.SEGMENT_2D:
+        if self.options.quirks.empty_slices_steer and network.role is not Role.SEGMENT_3D:
             blank = np.full((1, windows.size, windows.size), zero, np.float32)
             empty = predict_slices(blank, network, engine)[0]
         kept = clean_slices(probabilities, windows.z, self.threshold, n_slices=n_slices, empty_slice=empty)
@@ -233,9 +232,11 @@ class Segmenter:
         if self.options.soft and not self.options.quirks.soft_of_nothing:
             support = self.threshold
         if not (values > support).any():
+            contrast = self.options.contrast
+            given = contrast != ANY_CONTRAST
+            remedy = f" with contrast {contrast}; check the contrast, the" if given else "; check the"
             raise CordNotFound(
-                f"no spinal cord was found with contrast {self.options.contrast}; check the contrast, the "
-                "field of view, or give a centerline (--centerline file)"
+                f"no spinal cord was found{remedy} field of view, or give a centerline (--centerline file)"
             )
 
     def _place(self, values: NDArray[np.float32], corner: tuple[int, int, int], native: Volume) -> Volume:

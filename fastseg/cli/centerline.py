@@ -48,7 +48,7 @@ def command(
     volume: Path,
     *,
     contrast: str,
-    detector: str | None,
+    detector: str,
     file_centerline: Path | None,
     out: Path | None,
     csv: str | None,
@@ -85,10 +85,11 @@ def command(
     drawn = read_volume(file_centerline)[0] if file_centerline else None
     threads = threads or usable_threads()
     with Locator(options, models=models, backend=engine, threads=threads) as locator:
-        line = locator.locate(image, drawn)
+        found = locator.find(image, drawn)
+    line = found.centerline
     grid = image.grid.reoriented(SCT_RPI)
     mask = Volume(line.mask(grid), grid).reoriented(image.grid.axcodes)
-    for note in template.notes:
+    for note in (*template.notes, *found.notes):
         click.echo(f"warning: {volume}: {note}", err=True)
     with publish(target) as stage:
         if table is not None:

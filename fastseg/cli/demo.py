@@ -41,7 +41,7 @@ def command(folder: Path, overwrite: bool, seed: int) -> None:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
 
-    load_needed_kernels(None, _SHOWN, "default")
+    load_needed_kernels("auto", _SHOWN, "default")
     from fastseg.comparison import compare_masks
     from fastseg.nifti import new_template, write_volume
     from fastseg.options import Options
@@ -72,5 +72,5 @@ def command(folder: Path, overwrite: bool, seed: int) -> None:
     dice = compare_masks(true_mask, result.mask).dice
     say(f"segmented {images[_SHOWN].name} in {seconds:.2f} s; Dice with its true mask {dice:.3f}")
     say(f"look at {overlay}")
-    again = shlex.join(["fastseg", "run", str(images["t1"]), "-c", "t1", "-o", str(folder), "--preview"])
+    again = shlex.join(["fastseg", "run", str(images["t1"]), "-o", str(folder), "--preview"])
     say(f"now try: {again}")

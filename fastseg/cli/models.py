@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ def list_command(as_json: bool) -> None:
             continue
         click.echo(f"{item.name}  {item.folder}")
         for kind, contrasts in _purposes(item).items():
-            click.echo(f"    {kind:<14}{' '.join(contrasts)}")
+            click.echo(f"    {kind:<18}{' '.join(contrasts)}")
         if entry["hidden"]:
             click.echo("    hidden by the pack of the same name above: give its folder to use it")
 
@@ -77,12 +78,16 @@ def info_command(pack: str, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
         return
     for label, value in _pack_facts(found).items():
-        click.echo(f"{label:<9}{value}")
+        click.echo(f"{label:<12}{value}")
     for network in found.networks:
         facts = _network_facts(found, network)
         click.echo(f"\n{facts.pop('file')}")
         for label, value in facts.items():
-            click.echo(f"    {label:<15}{_plain(value)}")
+            if isinstance(value, dict) and label == "precision":
+                for name, lost in value.items():
+                    click.echo(f"    {name:<15}{_plain(lost)}")
+            elif value is not None:
+                click.echo(f"    {label:<15}{_plain(value)}")
     for model in found.svm_models:
         click.echo(f"\n{model.path.name}")
         rows = {"role": "svm", "contrast": model.contrast, "sha256": model.sha256}
@@ -163,16 +168,18 @@ def _pack_facts(pack: Pack) -> dict[str, object]:
         "version": pack.version,
         "licence": pack.licence,
         "source": pack.source,
+        "centerline": pack.centerline,
         "digest": pack_digest(pack),
         "card": str(pack.card) if pack.card.is_file() else None,
     }
 
 
 def _purposes(pack: Pack) -> dict[str, list[str]]:
-    from fastseg.networks.network import CONTRASTS, Role
+    from fastseg.networks.network import ANY_CONTRAST, CONTRASTS, Role
 
-    held = {str(role): [c for c in CONTRASTS if pack.has(role, c)] for role in Role}
-    held["svm"] = [c for c in CONTRASTS if pack.has_svm(c)]
+    known = (*CONTRASTS, ANY_CONTRAST)
+    held = {str(role): [c for c in known if pack.has(role, c)] for role in Role}
+    held["svm"] = [c for c in known if pack.has_svm(c)]
     return {kind: contrasts for kind, contrasts in held.items() if contrasts}
 
 
@@ -186,6 +193,8 @@ def _network_facts(pack: Pack, network: Network) -> dict[str, object]:
         "mean": network.mean,
         "std": network.std,
         "thresholds": dict(network.thresholds),
+        "macs_millions": network.macs_millions,
+        "precision": {name: asdict(lost) for name, lost in network.precision.items()},
         "sha256": network.sha256,
         **_origin(pack, network.path),
     }

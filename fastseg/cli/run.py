@@ -72,7 +72,12 @@ class _Outcome:
     type=click.Path(path_type=Path),
     help="Folder, made when missing; or a file ending in .nii or .nii.gz.  [default: current folder]",
 )
-@click.option("--kernel", type=click.Choice(["2d", "3d"]), default="2d", help="Slices or blocks of slices.")
+@click.option(
+    "--kernel",
+    type=click.Choice(["2d", "2d-light", "3d"]),
+    default="2d",
+    help="Slice by slice, the same with a smaller network, or blocks of slices.",
+)
 @click.option(
     "--thr", "threshold", type=float, help="Cord above this; -1 means --soft.  [default: the network's]"
 )
@@ -90,7 +95,7 @@ def command(
     *,
     contrast: str,
     out: Path | None,
-    detector: str | None,
+    detector: str,
     file_centerline: Path | None,
     threshold: float | None,
     soft: bool,
@@ -240,11 +245,13 @@ def _outcomes(request: _Request, jobs: list[tuple[Source, Outputs]]) -> Iterator
 
 def _segment(segmenter: Segmenter, request: _Request, source: Source, outputs: Outputs) -> tuple[str, ...]:
     """One volume, from file to files; gives what there is to note."""
+    from fastseg.networks.network import ANY_CONTRAST
     from fastseg.nifti import read_volume, write_volume
     from fastseg.quality import name_note
     from fastseg.sidecar import sidecar, write_json
     from fastseg.volume import SCT_RPI, Volume
 
+    contrast = request.options.contrast
     volume, template = read_volume(source.path, frame=request.frame)
     centerline = read_volume(request.centerline)[0] if request.centerline else None
     result = segmenter.segment(volume, centerline)
@@ -258,7 +265,7 @@ def _segment(segmenter: Segmenter, request: _Request, source: Source, outputs: O
                 result.centerline,
                 stage / outputs.overlay.name,
                 name=source.path.name,
-                contrast=request.options.contrast,
+                contrast=contrast if contrast != ANY_CONTRAST else "",
                 threshold=result.threshold if request.options.soft else 0.5,
             )
         if "centerline" in request.kinds:
@@ -271,7 +278,7 @@ def _segment(segmenter: Segmenter, request: _Request, source: Source, outputs: O
             )
             write_json(record, stage / outputs.sidecar.name)
         write_volume(result.mask.voxels, template, stage / outputs.mask.name)
-    named = name_note(source.path.name, request.options.contrast)
+    named = name_note(source.path.name, contrast)
     return (*([named] if named else []), *template.notes, *result.notes)
 
 

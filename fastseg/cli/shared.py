@@ -54,15 +54,16 @@ def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "-c",
             "--contrast",
-            required=True,
-            type=click.Choice(["t1", "t2", "t2s", "dwi"]),
-            help="Of the volume.",
+            default="auto",
+            type=click.Choice(["auto", "t1", "t2", "t2s", "dwi"]),
+            help="Of the volume; auto: for networks that need not know it, as the built-in ones.",
         ),
         click.option(
             "--centerline",
             "detector",
-            type=click.Choice(["svm", "cnn", "file"]),
-            help="How the cord is found.  [default: svm where the networks have one, else cnn]",
+            default="auto",
+            type=click.Choice(["auto", "svm", "cnn", "file"]),
+            help="How the cord is found; auto: as PACK says, and where that finds nothing, the other way.",
         ),
         click.option(
             "--file-centerline",
@@ -89,12 +90,12 @@ def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def load_needed_kernels(detector: str | None, contrast: str, models: str, *, quiet: bool = False) -> None:
+def load_needed_kernels(detector: str, contrast: str, models: str, *, quiet: bool = False) -> None:
     """Load the kernels, of a detector that is not used only if nothing is compiled yet."""
     from fastseg.compilation import HOG_KERNELS, load_kernels
     from fastseg.networks.packs import find_pack
 
-    svm = detector == "svm" or (detector is None and find_pack(models).has_svm(contrast))
+    svm = detector == "svm" or (detector == "auto" and "svm" in find_pack(models).detectors(contrast)[:1])
     tell = (lambda _: None) if quiet else say
     load_kernels(tell, own_process=True, skip=() if svm else HOG_KERNELS)
 

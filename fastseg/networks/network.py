@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["CONTRASTS", "Network", "Role", "SvmModel"]
+__all__ = ["ANY_CONTRAST", "CONTRASTS", "PRECISIONS", "Network", "Precision", "Role", "SvmModel"]
 
 #: The contrasts that the command line takes, with SCT's names.
 CONTRASTS = ("t1", "t2", "t2s", "dwi")
+
+#: Stands for a contrast that was not said. A network or SVM may be used for it only if its pack says so.
+ANY_CONTRAST = "auto"
+
+#: Precisions, other than fp32, that a pack may say what a network loses in.
+PRECISIONS = ("fp16", "bf16", "int8")
 
 
 class Role(StrEnum):
@@ -26,14 +32,34 @@ class Role(StrEnum):
         0..1.2; gives a heat map, a blob around the cord's centre.
     SEGMENT_2D
         Square crops around the centerline at 0.5 mm, values 0..255; gives the probability of cord.
+    SEGMENT_2D_LIGHT
+        The same, by a smaller network.
     SEGMENT_3D
-        Blocks of such crops, 48 slices deep; gives the probability of cord.
+        Blocks of such crops: of a fixed depth, or, where the depth is 0, as deep as the volume, up to 48
+        slices; gives the probability of cord.
     """
 
     DETECT_BLOCKS = "detect_blocks"
     DETECT_SLICES = "detect_slices"
     SEGMENT_2D = "segment_2d"
+    SEGMENT_2D_LIGHT = "segment_2d_light"
     SEGMENT_3D = "segment_3d"
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """What a network loses in another precision than fp32, measured on real volumes.
+
+    Parameters
+    ----------
+    max_difference : largest difference of a probability
+    flipped_per_million : voxels of the crops that change sides of the threshold, of a million
+    dice : of the two masks
+    """
+
+    max_difference: float
+    flipped_per_million: float
+    dice: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +71,15 @@ class Network:
     path : file with the network
     sha256 : of the file's bytes; it is checked before the file is used
     role : what the network does
-    contrasts : contrasts it may be used for
+    contrasts : contrasts it may be used for; with `ANY_CONTRAST` also where none is given
     spatial : input size without batch and channel: (x, y) or (x, y, z); 0 where any size is taken
     channels_last : True where the file wants (N, x, y, C); engines take and give (N, C, x, y[, z]) always
     mean, std : applied as (value - mean) / std before the network, unless its graph does it
     thresholds : probability above which a voxel is cord, by contrast
     pack : name of the pack the network belongs to
+    precision : what it loses in other precisions, by their names of `PRECISIONS`; none where nobody measured
+    macs_millions : multiplications and additions of one item, in millions: a crop, a slice of a block, a
+        whole slice of 144 x 144; None where nobody counted
     """
 
     path: Path
@@ -63,6 +92,8 @@ class Network:
     std: float
     thresholds: Mapping[str, float]
     pack: str
+    precision: Mapping[str, Precision] = field(default_factory=dict)
+    macs_millions: float | None = None
 
     @property
     def name(self) -> str:
@@ -78,7 +109,7 @@ class SvmModel:
     ----------
     path : .npy file with 577 float32: 576 weights in OpenCV's order and the bias
     sha256 : of the file's bytes
-    contrast : contrast it was trained for
+    contrast : contrast it was trained for; `ANY_CONTRAST`: used where none is given
     pack : name of the pack the model belongs to
     """
 

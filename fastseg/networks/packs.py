@@ -14,16 +14,26 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast
 
 from fastseg.errors import NetworkError
 from fastseg.networks.files import checked, checked_bytes, onnx_shapes, read_svm, shape_problem
-from fastseg.networks.network import CONTRASTS, Network, Role, SvmModel
+from fastseg.networks.network import (
+    ANY_CONTRAST,
+    CONTRASTS,
+    PRECISIONS,
+    Network,
+    Precision,
+    Role,
+    SvmModel,
+)
 from fastseg.networks.toml_table import AGAIN, Table
 
 __all__ = [
     "FileCheck",
     "Origin",
     "Pack",
+    "PackDetector",
     "checked",
     "find_pack",
     "list_packs",
@@ -38,6 +48,11 @@ __all__ = [
 
 #: Version of pack.toml's format.
 FORMAT = 1
+
+PackDetector = Literal["svm", "cnn"]
+
+# Where pack.toml does not say which detector comes first: SCT's order.
+_FIRST_DETECTOR: PackDetector = "svm"
 
 # Layout -> spatial axes, channels last.
 _LAYOUTS = {"NCHW": (2, False), "NHWC": (2, True), "NCDHW": (3, False), "NDHWC": (3, True)}
@@ -62,6 +77,7 @@ class Pack:
     version, licence, source : of the pack as a whole
     networks, svm_models : what it holds; files are not yet checked against their digests
     origins : source and licence of every file, by file name
+    centerline : the more reliable of its detectors, which finds the centerline where none is asked for
     """
 
     name: str
@@ -72,6 +88,7 @@ class Pack:
     networks: tuple[Network, ...]
     svm_models: tuple[SvmModel, ...]
     origins: Mapping[str, Origin]
+    centerline: PackDetector = _FIRST_DETECTOR
 
     @property
     def card(self) -> Path:
@@ -91,6 +108,15 @@ class Pack:
         """Whether there is an SVM for this contrast."""
         return any(m.contrast == contrast for m in self.svm_models)
 
+    def detectors(self, contrast: str) -> tuple[PackDetector, ...]:
+        """List the detectors that there are for a contrast, the one to try first first."""
+        there: list[PackDetector] = []
+        if self.has_svm(contrast):
+            there.append("svm")
+        if self.has(Role.DETECT_BLOCKS, contrast) or self.has(Role.DETECT_SLICES, contrast):
+            there.append("cnn")
+        return tuple(sorted(there, key=lambda detector: detector != self.centerline))
+
     def network(self, role: Role, contrast: str) -> Network:
         """Give the network for a role and contrast, its file checked against its digest.
 
@@ -102,24 +128,33 @@ class Pack:
         for network in self.networks:
             if network.role is role and contrast in network.contrasts:
                 return checked(network)
-        raise NetworkError(self._lacks(f"{role} network", contrast))
+        raise NetworkError(self._lacks(role, contrast))
 
     def svm(self, contrast: str) -> SvmModel:
         """Give the SVM for a contrast, its file checked against its digest; see `network`."""
         for model in self.svm_models:
             if model.contrast == contrast:
                 return checked(model)
-        raise NetworkError(self._lacks("SVM", contrast))
+        raise NetworkError(self._lacks("svm", contrast))
 
-    def _lacks(self, what: str, contrast: str) -> str:
+    def _lacks(self, kind: str, contrast: str) -> str:
         held: dict[str, set[str]] = {}
         for network in self.networks:
             held.setdefault(network.role, set()).update(network.contrasts)
         for model in self.svm_models:
             held.setdefault("svm", set()).add(model.contrast)
-        has = "; ".join(f"{kind} for {', '.join(_in_order(held[kind]))}" for kind in sorted(held))
+        what = "SVM" if kind == "svm" else f"{kind} network"
+        asked = f"contrast {contrast}"
+        if contrast == ANY_CONTRAST:
+            asked = "any contrast"
+            if kind in held:
+                return (
+                    f"pack {self.name!r} needs to know the contrast for its {what}: give it with -c, one of "
+                    f"{', '.join(_in_order(held[kind]))}, or choose another pack with --models"
+                )
+        has = "; ".join(f"{each} for {', '.join(_in_order(held[each]))}" for each in sorted(held))
         return (
-            f"pack {self.name!r} has no {what} for contrast {contrast}; it has {has}: choose another "
+            f"pack {self.name!r} has no {what} for {asked}; it has {has}: choose another "
             "option, or another pack with --models (`fastseg models list` shows them)"
         )
 
@@ -240,6 +275,7 @@ def load_pack(folder: str | Path) -> Pack:
             )
             for table in (*top.tables("network"), *top.tables("svm"))
         },
+        cast(PackDetector, top.choice("centerline", ("svm", "cnn"), _FIRST_DETECTOR)),
     )
     _refuse_ambiguous(pack, path)
     return pack
@@ -258,6 +294,7 @@ def pack_toml(pack: Pack) -> str:
         f"version = {_quoted(pack.version)}",
         f"licence = {_quoted(pack.licence)}",
         f"source = {_quoted(pack.source)}",
+        f"centerline = {_quoted(pack.centerline)}",
     ]
     for network in pack.networks:
         origin = pack.origins[network.path.name]
@@ -275,9 +312,18 @@ def pack_toml(pack: Pack) -> str:
             f"mean = {network.mean!r}",
             f"std = {network.std!r}",
             f"thresholds = {{ {thresholds} }}",
+            *([] if network.macs_millions is None else [f"macs_millions = {network.macs_millions!r}"]),
             f"source = {_quoted(origin.source)}",
             f"licence = {_quoted(origin.licence)}",
         ]
+        for name, lost in network.precision.items():
+            lines += [
+                "",
+                f"[network.precision.{name}]",
+                f"max_difference = {lost.max_difference!r}",
+                f"flipped_per_million = {lost.flipped_per_million!r}",
+                f"dice = {lost.dice!r}",
+            ]
     for model in pack.svm_models:
         origin = pack.origins[model.path.name]
         lines += [
@@ -366,9 +412,14 @@ def _network(table: Table, folder: Path) -> Network:
     spatial = table.sizes("spatial")
     if not len(spatial) == axes == (3 if role == Role.SEGMENT_3D else 2):
         raise table.error("'spatial', 'layout' and 'role' do not go together")
+    if role not in (Role.DETECT_SLICES, Role.DETECT_BLOCKS) and not 0 < spatial[0] == spatial[1]:
+        raise table.error("'spatial' does not begin with the size of a square crop")
     std = table.number("std")
     if std <= 0:
         raise table.error("'std' is not positive")
+    macs = table.number_or_none("macs_millions")
+    if macs is not None and macs <= 0:
+        raise table.error("'macs_millions' is not positive")
     return Network(
         path=table.file(folder),
         sha256=table.sha256(),
@@ -380,11 +431,21 @@ def _network(table: Table, folder: Path) -> Network:
         std=std,
         thresholds=table.thresholds(contrasts),
         pack=folder.name,
+        precision={name: _precision(each) for name, each in table.named("precision", PRECISIONS).items()},
+        macs_millions=macs,
     )
 
 
+def _precision(table: Table) -> Precision:
+    lost = Precision(*map(table.number, ("max_difference", "flipped_per_million", "dice")))
+    if not (lost.max_difference >= 0 and 0 <= lost.flipped_per_million <= 1e6 and 0 <= lost.dice <= 1):
+        raise table.error("a number is out of range")
+    return lost
+
+
 def _svm_model(table: Table, folder: Path) -> SvmModel:
-    return SvmModel(table.file(folder), table.sha256(), table.choice("contrast", CONTRASTS), folder.name)
+    contrast = table.choice("contrast", (*CONTRASTS, ANY_CONTRAST))
+    return SvmModel(table.file(folder), table.sha256(), contrast, folder.name)
 
 
 def _refuse_ambiguous(pack: Pack, path: Path) -> None:
@@ -398,7 +459,7 @@ def _refuse_ambiguous(pack: Pack, path: Path) -> None:
 
 
 def _in_order(contrasts: Iterable[str]) -> list[str]:
-    return sorted(contrasts, key=CONTRASTS.index)
+    return sorted(contrasts, key=(*CONTRASTS, ANY_CONTRAST).index)
 
 
 def _quoted(text: str) -> str:

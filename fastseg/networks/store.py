@@ -167,8 +167,8 @@ def _is_same(target: Path, pack: Pack) -> bool:
     return not damaged and _without_folders(there) == _without_folders(pack)
 
 
-def _without_folders(pack: Pack) -> list[Network | SvmModel]:
-    return [replace(item, path=Path(item.path.name)) for item in pack.items]
+def _without_folders(pack: Pack) -> tuple[str, list[Network | SvmModel]]:
+    return pack.centerline, [replace(item, path=Path(item.path.name)) for item in pack.items]
 
 
 def _is_empty(target: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fastseg.errors import NetworkError
-from fastseg.networks.network import CONTRASTS
+from fastseg.networks.network import ANY_CONTRAST, CONTRASTS
 
 __all__ = ["AGAIN", "Table"]
 
@@ -36,9 +36,9 @@ class Table:
             raise self.error(f"{key!r} is not a text")
         return value
 
-    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+    def choice(self, key: str, allowed: tuple[str, ...], default: str | None = None) -> str:
         """Read one of some texts."""
-        value = self.text(key)
+        value = self.text(key, default)
         if value not in allowed:
             raise self.error(f"{key!r} is {value!r} and not one of {', '.join(allowed)}")
         return value
@@ -46,6 +46,10 @@ class Table:
     def number(self, key: str) -> float:
         """Read a finite number."""
         return self._number(key, self._get(key))
+
+    def number_or_none(self, key: str) -> float | None:
+        """Read a finite number that may be missing."""
+        return self.number(key) if key in self._values else None
 
     def sizes(self, key: str) -> tuple[int, ...]:
         """Read a list of sizes; 0 stands for any."""
@@ -55,10 +59,10 @@ class Table:
         return tuple(value)
 
     def contrasts(self, key: str) -> tuple[str, ...]:
-        """Read a list of contrasts, at least one."""
-        value = self._get(key)
-        if not isinstance(value, list) or not value or not all(c in CONTRASTS for c in value):
-            raise self.error(f"{key!r} is not a list of contrasts ({', '.join(CONTRASTS)})")
+        """Read a list of contrasts, at least one; ``auto`` stands for one that is not given."""
+        value, known = self._get(key), (*CONTRASTS, ANY_CONTRAST)
+        if not isinstance(value, list) or not value or not all(c in known for c in value):
+            raise self.error(f"{key!r} is not a list of contrasts ({', '.join(known)})")
         return tuple(dict.fromkeys(value))
 
     def thresholds(self, contrasts: tuple[str, ...]) -> dict[str, float]:
@@ -97,6 +101,16 @@ class Table:
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise self.error(f"{key!r} is not written as [[{key}]]")
         return [Table(item, f"{self._where}: [[{key}]] {i + 1}") for i, item in enumerate(value)]
+
+    def named(self, key: str, allowed: tuple[str, ...]) -> dict[str, Table]:
+        """Read tables inside a table, by name; it may be missing."""
+        value = self._values.get(key, {})
+        if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
+            raise self.error(f"{key!r} is not a table of tables")
+        unknown = [name for name in value if name not in allowed]
+        if unknown:
+            raise self.error(f"{key!r} has {unknown[0]!r}, which is not one of {', '.join(allowed)}")
+        return {name: Table(item, f"{self._where}: {key}.{name}") for name, item in value.items()}
 
     def _get(self, key: str) -> object:
         if key not in self._values:

@@ -34,6 +34,12 @@ def test_one_voxel_per_slice_on_the_inputs_grid(volume: Path, here: Path) -> Non
     assert voxels_of(here / "new/line.nii.gz").sum(axis=(0, 2)).tolist() == [1] * 6
 
 
+def test_no_contrast_is_needed(volume: Path, here: Path) -> None:
+    assert fastseg("centerline", volume, "-o", "any.nii.gz") == (0, "any.nii.gz\n", "")
+    assert fastseg("centerline", volume, "-c", "t2", "-o", "t2.nii.gz")[0] == 0
+    assert (voxels_of(here / "any.nii.gz") == voxels_of(here / "t2.nii.gz")).all()
+
+
 def test_without_o_it_is_named_after_the_input_and_replaced(volume: Path, here: Path) -> None:
     for _ in range(2):
         assert fastseg("centerline", volume, "-c", "t2")[:2] == (0, "t2_centerline.nii.gz\n")

@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastseg.errors import InputError
+from fastseg.options import Options
+from fastseg.segmenter import Segmenter
 from tests.phantom_files import fastseg, files_below, save, save_phantom, voxels_of
+from tests.unit.networks.stand_ins import own_pack
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,9 @@ def test_3d_for_dwi_falls_back_and_says_so(given: Path, here: Path) -> None:
         (["-thr", "-0.5"], "between 0 and 1"),
         (["-thr", "much"], "invalid float value"),
         (["-kernel", "4d"], "invalid choice"),
+        (["-kernel", "2d-light"], "invalid choice"),
+        (["-c", "auto"], "invalid choice"),
+        (["-centerline", "auto"], "invalid choice"),
         (["-centerline", "viewer"], "not built yet: give a centerline with -file_centerline"),
         (["-centerline", "file"], "needs -file_centerline"),
         (["-brain", "1"], "-centerline cnn only"),
@@ -176,9 +183,33 @@ def test_memory_is_traced(given: Path, here: Path) -> None:
 
 
 def test_networks_without_an_svm_are_used_with_their_own_detector(given: Path, here: Path) -> None:
-    code, out, err = fastseg("deepseg-sc", "-i", given / "t2.nii.gz", "-c", "t2")
+    arguments = ["-i", given / "t2.nii.gz", "-c", "t2", "--models", own_pack(here / "own", svm=False)]
+    code, out, err = fastseg("deepseg-sc", *arguments)
     assert (code, out) == (0, "t2_seg.nii.gz\n")
-    assert "pack default has no svm for t2: -centerline cnn is used" in err
-    code, _, err = fastseg("deepseg-sc", "-i", given / "t2.nii.gz", "-c", "t2", "-centerline", "svm")
+    assert "own has no svm for t2: -centerline cnn is used" in err
+    code, _, err = fastseg("deepseg-sc", *arguments, "-centerline", "svm")
     assert code == 2
     assert "has no SVM for contrast t2" in err
+
+
+def test_svm_is_the_default_whatever_the_pack_prefers(
+    given: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Options] = []
+
+    def remember(self: Segmenter, options: Options, **how: object) -> None:
+        asked.append(options)
+        raise InputError("enough")
+
+    monkeypatch.setattr(Segmenter, "__init__", remember)
+    pack = own_pack(here / "own", centerline="cnn")
+    fastseg("deepseg-sc", "-i", given / "t2.nii.gz", "-c", "t2", "--models", pack)
+    assert [(options.detector, options.contrast) for options in asked] == [("svm", "t2")]
+
+
+def test_a_detector_that_finds_nothing_is_not_replaced(given: Path, here: Path) -> None:
+    pack = own_pack(here / "own", blind=True)
+    arguments = ["-i", given / "t2.nii.gz", "-c", "t2", "--models", pack, "-centerline", "cnn"]
+    code, out, err = fastseg("deepseg-sc", *arguments)
+    assert (code, out) == (1, "")
+    assert "sees no spinal cord" in err

@@ -38,7 +38,7 @@ def test_it_tells_the_dice_and_what_to_do_next(demo):
     folder, _, _, err = demo
     dice = float(re.search(r"Dice with its true mask (\S+)", err)[1])
     assert 0.9 < dice <= 1
-    assert f"fastseg run {folder}/phantom_t1.nii.gz -c t1" in err
+    assert f"fastseg run {folder}/phantom_t1.nii.gz -o {folder} --preview" in err
 
 
 def test_files_lie_on_one_grid_in_millimetres(demo):

@@ -8,7 +8,7 @@ import pytest
 
 from fastseg.cli import main
 from fastseg.networks.packs import find_pack
-from tests.unit.networks.stand_ins import onnx_file, sct_folder, svm_values, yaml_file
+from tests.unit.networks.stand_ins import onnx_file, own_pack, sct_folder, svm_values, yaml_file
 
 
 @pytest.fixture
@@ -82,6 +82,36 @@ def test_info_tells_all_there_is_to_know(models, tmp_path):
     )
     assert len(facts["svm_models"]) == 4
     assert facts["card"].endswith("MODEL_CARD.md")
+
+
+def test_info_shows_what_other_precisions_lose_and_what_a_network_costs(models, tmp_path):
+    toml = own_pack(tmp_path / "own", centerline="cnn") / "pack.toml"
+    facts = (
+        "macs_millions = 36.5\n"
+        "precision.fp16 = { max_difference = 0.0012, flipped_per_million = 3.4, dice = 0.9999 }\n"
+    )
+    toml.write_text(toml.read_text().replace("[[network]]\n", f"[[network]]\n{facts}", 1))
+    code, out, err = models("info", tmp_path / "own")
+    assert (code, err) == (0, "")
+    assert "centerline  cnn\n" in out
+    assert out.count("    macs_millions  36.5\n") == 1
+    assert out.count("    fp16           max_difference 0.0012, flipped_per_million 3.4, dice 0.9999\n") == 1
+    assert "segment_2d_light" in out
+    first, second, *_ = json.loads(models("info", tmp_path / "own", "--json")[1])["networks"]
+    assert first["precision"]["fp16"] == {
+        "max_difference": 0.0012,
+        "flipped_per_million": 3.4,
+        "dice": 0.9999,
+    }
+    assert (second["precision"], second["macs_millions"]) == ({}, None)
+
+
+def test_list_shows_what_needs_no_contrast(models, packs):
+    own_pack(packs / "own")
+    code, out, _ = models("list")
+    assert code == 0
+    for line in ("detect_slices     t2 auto", "segment_2d_light  t2 auto", "svm               t2 auto"):
+        assert f"    {line}\n" in out
 
 
 def test_info_takes_a_folder(models):

@@ -18,6 +18,7 @@ from fastseg.engines.onnxruntime_cpu import OnnxRuntimeCpu
 from fastseg.errors import InferenceError
 from fastseg.segmenter import Segmenter
 from tests.phantom_files import fastseg, files_below, save, save_phantom, voxels_of
+from tests.unit.networks.stand_ins import own_pack, sct_folder
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FASTSEG_PACKS", str(tmp_path / "packs"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -124,6 +126,73 @@ def test_a_given_centerline_moves_the_detector_to_file(volumes: Path, here: Path
     assert json.loads((here / "a_seg.json").read_text())["Fastseg"]["Centerline"] == "file"
 
 
+def test_no_contrast_is_needed_and_the_sidecar_says_so(here: Path) -> None:
+    save_phantom(here / "sub-01_T1w.nii.gz")  # a T2 phantom: neither name nor image can be wrong
+    code, out, err = fastseg("run", "sub-01_T1w.nii.gz", "--preview", "--report", "run.json")
+    assert (code, out) == (0, "sub-01_T1w_seg.nii.gz\n")
+    assert err.startswith("ok ")
+    assert err.count("\n") == 1
+    block = json.loads((here / "sub-01_T1w_seg.json").read_text())["Fastseg"]
+    assert (block["Contrast"], block["Centerline"], block["Threshold"]) == ("auto", "cnn", 0.5)
+    assert json.loads((here / "run.json").read_text())["Contrast"] == "auto"
+
+
+def test_networks_that_need_a_contrast_say_so_in_one_line(volumes: Path, here: Path) -> None:
+    assert fastseg("models", "import", "--sct", sct_folder(here / "sct"), "--name", "sct")[0] == 0
+    for command in ("run", "centerline"):
+        code, out, err = fastseg(command, volumes / "a.nii.gz", "--models", "sct", "-o", "out")
+        assert (code, out) == (2, "")
+        assert err.startswith("fastseg: error: pack 'sct' needs to know the contrast")
+        assert "-c, one of t1, t2, t2s, dwi" in err
+        assert err.count("\n") == 1
+    code, _, _ = fastseg("run", volumes / "a.nii.gz", "--models", "sct", "-c", "t2")
+    assert code == 0
+    assert json.loads((here / "a_seg.json").read_text())["Fastseg"]["Centerline"] == "svm"
+
+
+@pytest.mark.parametrize("kernel", ["2d", "2d-light", "3d"])
+def test_the_kernel_that_ran_is_recorded(volumes: Path, here: Path, kernel: str) -> None:
+    pack = own_pack(here / "own")
+    assert fastseg("run", volumes / "a.nii.gz", "--models", pack, "--kernel", kernel)[0] == 0
+    block = json.loads((here / "a_seg.json").read_text())["Fastseg"]
+    assert block["Kernel"] == kernel
+    assert block["Networks"]["segment"]["Name"] == f"own/segment_{kernel.replace('-', '_')}"
+
+
+def test_a_centerline_that_another_detector_had_to_find_is_warned_of(volumes: Path, here: Path) -> None:
+    pack = own_pack(here / "own", blind=True, centerline="cnn")
+    said = f"warning: {volumes / 'a.nii.gz'}: the network saw no cord; the centerline is that of HOG + SVM"
+    code, _, err = fastseg("run", volumes / "a.nii.gz", "--models", pack, "--quiet")
+    assert code == 0
+    assert err.startswith(said)
+    block = json.loads((here / "a_seg.json").read_text())["Fastseg"]
+    assert block["Centerline"] == "svm"
+    assert block["Notes"][0].startswith("the network saw no cord")
+    assert set(block["Networks"]) == {"segment"}
+    code, _, err = fastseg("centerline", volumes / "a.nii.gz", "--models", pack)
+    assert (code, err.startswith(said)) == (0, True)
+    code, out, err = fastseg(
+        "run", volumes / "a.nii.gz", "--models", pack, "--centerline", "cnn", "-o", "cnn"
+    )
+    assert (code, out) == (4, "")
+    assert err.startswith("no_cord ")
+
+
+def test_kernels_of_the_svm_are_loaded_when_it_has_to_run_and_not_before(volumes: Path, here: Path) -> None:
+    """They would take a tenth of a start."""
+    for name in ("sees", "blind"):
+        own_pack(here / name, blind=name == "blind", centerline="cnn")
+    code = (
+        "import sys, contextlib, fastseg.cli\n"
+        "for name in ('sees', 'blind'):\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        f"        fastseg.cli.main(['run', {str(volumes / 'a.nii.gz')!r}, '--models', name, '-o', name])\n"
+        "    print('fastseg.kernels.hog' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["sees/a_seg.nii.gz", "False", "blind/a_seg.nii.gz", "True"]
+
+
 def test_a_name_that_says_another_contrast_is_noticed(here: Path) -> None:
     save_phantom(here / "sub-01_T1w.nii.gz")  # a T2 phantom
     code, _, err = fastseg("run", "sub-01_T1w.nii.gz", "-c", "t2")
@@ -162,10 +231,8 @@ def test_a_frame_of_a_4d_volume(here: Path) -> None:
         ["-c", "t2", "--4d", "first"],
         ["-c", "t2", "--models", "no-such-pack"],
         ["-c", "t2", "--engine", "no-such-engine"],
-        ["-c", "t2", "--kernel", "3d"],
         ["-c", "t2", "--report", "missing/run.json"],
         ["-c", "t2", "--report", "a_seg.json"],
-        [],
     ],
     ids=" ".join,
 )
@@ -174,6 +241,30 @@ def test_usage_errors_exit_with_2_and_leave_nothing(volumes: Path, here: Path, a
     assert (code, out) == (2, "")
     assert "rror: " in err
     assert files_below(here) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lacks"),
+    [
+        (["--kernel", "3d"], "segment_3d network for any contrast"),
+        (["--kernel", "2d-light"], "segment_2d_light network for any contrast"),
+        (["--kernel", "2d-light", "-c", "t2"], "segment_2d_light network for contrast t2"),
+        (["--centerline", "svm"], "SVM for any contrast"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_a_pack_lacks_exits_with_2(volumes: Path, here: Path, arguments: list[str], lacks: str) -> None:
+    own_pack(here / "packs" / "own", svm=False, roles=("detect_slices", "segment_2d"))
+    code, out, err = fastseg("run", volumes / "a.nii.gz", "--models", "own", "-o", "out", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"fastseg: error: pack 'own' has no {lacks}; it has detect_slices for t2, auto;")
+    assert err.count("\n") == 1
+
+
+def test_no_input_is_a_usage_error(here: Path) -> None:
+    code, out, err = fastseg("run")
+    assert (code, out) == (2, "")
+    assert "INPUT..." in err
 
 
 def test_clashes_exit_with_2(volumes: Path, here: Path) -> None:

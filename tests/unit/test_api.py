@@ -39,7 +39,7 @@ def test_a_file_and_its_volume_give_the_same_mask_which_can_be_written(tmp_path:
     path = save_phantom(tmp_path / "t2.nii.gz")
     volume, template = fastseg.read_volume(path)
     result = fastseg.segment(volume, "t2")
-    assert (fastseg.segment(str(path)).mask.voxels == result.mask.voxels).all()
+    assert (fastseg.segment(str(path), "t2").mask.voxels == result.mask.voxels).all()
     fastseg.write_volume(result.mask.voxels, template, tmp_path / "mask.nii")
     assert (voxels_of(tmp_path / "mask.nii") == result.mask.voxels).all()
     assert result.mask.voxels.any()
@@ -54,6 +54,12 @@ def test_a_given_centerline_is_used(tmp_path: Path) -> None:
     fastseg.write_volume(truth.voxels, template, tmp_path / "truth.nii.gz")
     again = fastseg.segment(path, centerline=tmp_path / "truth.nii.gz")
     assert (again.mask.voxels == result.mask.voxels).all()
+
+
+def test_a_volume_is_enough() -> None:
+    image, _ = make_phantom("t2", n_slices=6)
+    result = fastseg.segment(image)
+    assert (result.detector, result.mask.voxels.any()) == ("cnn", True)
 
 
 def test_options_are_passed_on() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from fastseg.engines.select import open_engine
 from fastseg.errors import CordNotFound
-from fastseg.heatmap import locate_by_blocks, locate_by_slices, locate_by_svm, slice_heat
+from fastseg.heatmap import locate_by_blocks, locate_by_slices, locate_by_svm
 from fastseg.networks.network import Role
 from fastseg.networks.packs import find_pack
 from fastseg.optic import optic_centerline
@@ -43,70 +43,50 @@ def _bright(blocks: Any) -> Any:
 # Whole slices ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("shape", "padded"), [((48, 64), (48, 64)), ((20, 50), (48, 64)), ((65, 1), (80, 48))]
-)
-def test_slices_are_padded_to_what_the_detector_takes(shape: Any, padded: Any) -> None:
-    engine = FakeEngine()
-    heat = slice_heat(_slices((3, *shape)), _DETECTOR, engine)
-    assert engine.batches[0].shape == (3, 1, *padded)
-    assert heat.shape == (3, *shape)
-    assert heat.flags.c_contiguous
-
-
-def test_the_slices_lie_in_the_middle_of_the_padding_and_come_back_from_there() -> None:
-    slices = _slices()
-    engine = FakeEngine()
-    heat = slice_heat(slices, _DETECTOR, engine)
-    np.testing.assert_array_equal(engine.batches[0][:, 0, 14:34, 7:57], heat)
-    assert engine.batches[0].sum() == pytest.approx(heat.sum(), rel=1e-5)  # the rest is 0; sums of float32
-    brightest = np.percentile(slices, 99.7)
-    # One division and one rounding of the percentile in float32.
-    np.testing.assert_allclose(heat, np.clip(slices / brightest, 0, 1.2), rtol=2.0**-22)
-
-
-def test_a_negative_background_counts_as_dark() -> None:
-    engine = FakeEngine()
-    slices = _slices()
-    plain = slice_heat(slices - slices.min(), _DETECTOR, engine)
-    shifted = slice_heat(slices - slices.min() - 900, _DETECTOR, engine)
-    # Values near -900 are rounded to 24 bits of 1024 before they are scaled by 1/100.
-    np.testing.assert_allclose(shifted, plain, rtol=0, atol=2 * 1024 * 2.0**-24 / 90)
-
-
-def test_outliers_are_clipped() -> None:
-    slices = _slices()
-    slices[0, 0, 0] = 1e6
-    assert slice_heat(slices, _DETECTOR, FakeEngine()).max() == np.float32(1.2)
-
-
-def test_black_slices_are_no_reason_to_fail() -> None:
-    assert not slice_heat(np.zeros((2, 20, 20), np.float32), _DETECTOR, FakeEngine()).any()
-
-
-def test_mean_and_deviation_of_the_network_are_applied() -> None:
-    plain, scaled = FakeEngine(), FakeEngine()
-    slice_heat(_slices(), _DETECTOR, plain)
-    slice_heat(_slices(), network(Role.DETECT_SLICES, mean=0.25, std=0.5), scaled)
-    inside = (slice(None), 0, slice(14, 34), slice(7, 57))
-    np.testing.assert_array_equal(scaled.batches[0][inside], (plain.batches[0][inside] - 0.25) / 0.5)
+def _blobs(shape: tuple[int, ...], places: dict[int, tuple[int, int]]) -> Any:
+    heat = np.zeros(shape, np.float32)
+    for k, (u, v) in places.items():
+        heat[k, 0, u, v] = 1
+    return heat
 
 
 def test_the_curve_runs_through_the_heat_at_1_mm() -> None:
-    native = Grid((60, 70, 4), np.diag([-0.5, 0.5, 2, 1]))
-    heat = np.zeros((4, 1, 48, 48), np.float32)
-    heat[:, 0, 9 + 12, 6 + 20] = 1  # 30 x 35 pixels lie at 9, 6
-    line = locate_by_slices(_slices((4, 60, 70)), native, _DETECTOR, FakeEngine(lambda _: heat))
+    native = Grid((60, 70, 4), np.diag([-0.5, 0.5, 4, 1]))
+    heat = _blobs((4, 1, 48, 48), dict.fromkeys(range(4), (9 + 12, 6 + 20)))  # 30 x 35 pixels lie at 9, 6
+    line = locate_by_slices(_slices((4, 60, 70)), native, _DETECTOR, FakeEngine(lambda _: heat), 0.5)
     assert line.grid.shape == (30, 35, 4)
     np.testing.assert_array_equal(line.points, [[12, 20, z] for z in range(4)])
 
 
-@pytest.mark.parametrize("level", [0.0, 0.1])
+def test_a_coarse_heat_map_points_between_pixels() -> None:
+    """A pixel of 2 mm is the middle of two pixels of 1 mm."""
+    native = Grid((30, 34, 2), np.diag([-1.0, 1, 4, 1]))
+    heat = _blobs((2, 1, 24, 24), {0: (12, 15), 1: (12, 15)})  # 30 x 34 pixels lie at 9, 7
+    line = locate_by_slices(_slices((2, 30, 34)), native, _DETECTOR, FakeEngine(lambda _: heat), 0.5)
+    np.testing.assert_array_equal(line.points[:, :2], [[24.5 - 9, 30.5 - 7]] * 2)
+
+
+def test_slices_without_cord_are_not_covered() -> None:
+    native = Grid((30, 30, 9), np.diag([-1.0, 1, 4, 1]))
+    heat = _blobs((9, 1, 48, 48), dict.fromkeys(range(2, 6), (24, 24)))
+    line = locate_by_slices(_slices((9, 30, 30)), native, _DETECTOR, FakeEngine(lambda _: heat), 0.5)
+    assert line.z.tolist() == [2, 3, 4, 5]
+
+
+def test_the_curve_is_straight_between_thin_slices_that_were_looked_at() -> None:
+    native = Grid((48, 48, 7), np.diag([-1.0, 1, 1, 1]))
+    heat = _blobs((3, 1, 48, 48), {0: (20, 24), 1: (21, 24), 2: (22, 24)})  # slices 0, 3 and 6
+    line = locate_by_slices(_slices((7, 48, 48)), native, _DETECTOR, FakeEngine(lambda _: heat), 0.5)
+    assert line.z.tolist() == list(range(7))
+    np.testing.assert_allclose(line.points[:, 0], 20 + np.arange(7) / 3, rtol=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.49])
 def test_a_cold_heat_map_is_no_cord(level: float) -> None:
     native = Grid((30, 30, 2), np.diag([-1.0, 1, 2, 1]))
     engine = FakeEngine(lambda batch: np.full_like(batch, level))
     with pytest.raises(CordNotFound, match="sees no spinal cord on any slice"):
-        locate_by_slices(_slices((2, 30, 30)), native, _DETECTOR, engine)
+        locate_by_slices(_slices((2, 30, 30)), native, _DETECTOR, engine, 0.5)
 
 
 @pytest.mark.parametrize("contrast", ["t1", "t2", "t2s", "dwi"])
@@ -115,7 +95,7 @@ def test_the_packs_detector_finds_the_phantoms_cord(contrast: str) -> None:
     native, cord = image.reoriented(SCT_RPI), mask.reoriented(SCT_RPI)
     detector = find_pack("default").network(Role.DETECT_SLICES, contrast)
     with open_engine(detector) as engine:
-        line = locate_by_slices(as_slices(native), native.grid, detector, engine)
+        line = locate_by_slices(as_slices(native), native.grid, detector, engine, 0.3)
     for x, y, z in np.rint(line.on(native.grid).points).astype(int):
         assert cord.voxels[x, y, z]
 

@@ -8,21 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastseg import locator
 from fastseg.errors import CordNotFound, InputError, NetworkError, OptionError
+from fastseg.locator import Locator
 from fastseg.networks.network import CONTRASTS
 from fastseg.networks.sct import import_sct
-from fastseg.options import Options
+from fastseg.options import Detector, Options
 from fastseg.phantom import make_phantom
 from fastseg.quirks import SCT_QUIRKS
 from fastseg.segmenter import Segmentation, Segmenter
 from fastseg.volume import SCT_RPI, Grid, Volume
-from tests.unit.networks.stand_ins import sct_folder
+from tests.fake_engines import FakeEngine
+from tests.unit.networks.stand_ins import own_pack, sct_folder
 
 _IMAGE, _TRUTH = make_phantom("t2", n_slices=8)
 
 
 def _segment(image: Volume = _IMAGE, given: Volume | None = None, **options: Any) -> Segmentation:
-    settings: dict[str, Any] = {"contrast": "t2", "detector": None if given is None else "file"}
+    settings: dict[str, Any] = {"contrast": "t2", "detector": "auto" if given is None else "file"}
     with Segmenter(Options(**settings | options)) as segmenter:
         return segmenter.segment(image, given)
 
@@ -227,9 +230,9 @@ def test_a_centerline_above_the_image_is_an_error_when_quirks_are_kept() -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"contrast": "t3"}, "contrast 't3': choose one of t1, t2, t2s, dwi"),
-        ({"contrast": "t2", "kernel": "4d"}, "kernel '4d': choose 2d or 3d"),
-        ({"contrast": "t2", "detector": "viewer"}, "centerline 'viewer': choose svm, cnn or file"),
+        ({"contrast": "t3"}, "contrast 't3': choose one of auto, t1, t2, t2s, dwi"),
+        ({"contrast": "t2", "kernel": "4d"}, "kernel '4d': choose 2d, 2d-light or 3d"),
+        ({"contrast": "t2", "detector": "viewer"}, "centerline 'viewer': choose auto, svm, cnn or file"),
         ({"contrast": "t2", "threshold": 1.01}, "threshold 1.01: must lie between 0 and 1"),
         ({"contrast": "t2", "threshold": -1.0}, "threshold -1: must lie between 0 and 1"),
         ({"contrast": "t2", "threshold": float("nan")}, "threshold nan"),
@@ -251,11 +254,17 @@ def test_a_closed_segmenter_says_so() -> None:
             assert segmenter.segment(_IMAGE).mask.voxels.any()
 
 
-def test_a_pack_that_is_missing_or_lacks_a_network_is_an_error() -> None:
+def test_a_pack_that_is_missing_or_lacks_a_network_is_an_error(tmp_path: Path) -> None:
+    scarce = own_pack(tmp_path / "scarce", svm=False, roles=("detect_slices", "segment_2d"))
     with pytest.raises(NetworkError, match="no-such-pack"):
         Segmenter(Options(contrast="t2"), models="no-such-pack")
-    for options, lacks in (({"kernel": "3d"}, "segment_3d"), ({"detector": "svm"}, "SVM")):
-        segmenter = Segmenter(Options(contrast="t2", **options))  # type: ignore[arg-type]
+    for options, lacks in (
+        ({"kernel": "3d"}, "segment_3d"),
+        ({"kernel": "2d-light"}, "segment_2d_light"),
+        ({"detector": "svm"}, "SVM"),
+        ({"detector": "svm", "contrast": "auto"}, "SVM for any contrast"),
+    ):
+        segmenter = Segmenter(Options(**{"contrast": "t2"} | options), models=scarce)  # type: ignore[arg-type]
         with pytest.raises(NetworkError, match=f"has no {lacks}"), segmenter:
             pass
 
@@ -287,3 +296,183 @@ def test_a_closed_segmenter_with_an_svm_says_so_too(svm_pack: Path) -> None:
     segmenter = Segmenter(Options(contrast="t2", detector="svm"), models=svm_pack)
     with pytest.raises(OptionError, match="the Segmenter is closed"):
         segmenter.locate(_IMAGE)
+
+
+# Any contrast, other kernels -------------------------------------------------------------------------------
+
+
+def test_no_contrast_is_needed_with_the_built_in_pack() -> None:
+    with Segmenter(Options()) as segmenter:
+        result = segmenter.segment(_IMAGE)
+    np.testing.assert_array_equal(result.mask.voxels, _segment().mask.voxels)
+    assert (result.detector, result.threshold, result.notes) == ("cnn", 0.5, ())
+
+
+def test_a_given_contrast_selects_its_threshold(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path / "own", contrasts=("t2", "dwi", "auto"))
+    for contrast, threshold in (("t2", 0.6), ("dwi", 0.61), ("auto", 0.62)):
+        with Segmenter(Options(contrast=contrast), models=pack) as segmenter:
+            assert segmenter.threshold == threshold
+
+
+def test_a_contrast_that_was_not_given_cannot_be_wrong() -> None:
+    image, _ = make_phantom("t2", n_slices=6)
+    assert "brighter than the cord" in _segment(image, contrast="t1").notes[0]
+    assert _segment(image, contrast="auto").notes == ()
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel": "3d"}, {"detector": "cnn"}, {"detector": "svm"}])
+def test_a_pack_that_needs_a_contrast_says_how_to_give_it(svm_pack: Path, options: Any) -> None:
+    with pytest.raises(
+        NetworkError, match=r"'stand-ins' needs to know the contrast .* -c, one of t1"
+    ) as caught:
+        Segmenter(Options(**options), models=svm_pack).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_for_any_contrast_is_no_use_without_a_detector_for_it(tmp_path: Path) -> None:
+    folder = own_pack(tmp_path / "own", svm=False)
+    text = (folder / "pack.toml").read_text()
+    first, rest = text.split("[[network]]", 2)[1:]  # the detector, and all others
+    detector = first.replace('"t2", "auto"', '"t2"')
+    head = text.split("[[network]]")[0]
+    (folder / "pack.toml").write_text(f"{head}[[network]]{detector}[[network]]{rest}")
+    with pytest.raises(NetworkError, match="needs to know the contrast for its detect_slices network"):
+        Segmenter(Options(), models=folder).__enter__()
+
+
+@pytest.mark.parametrize("kernel", ["2d", "2d-light", "3d"])
+@pytest.mark.parametrize("quirks", [{}, {"quirks": SCT_QUIRKS}])
+def test_every_kernel_runs_its_own_network(kernel: Any, quirks: Any, tmp_path: Path) -> None:
+    roles = {"2d": "segment_2d", "2d-light": "segment_2d_light", "3d": "segment_3d"}
+    options = Options(kernel=kernel, **quirks)
+    with Segmenter(options, models=own_pack(tmp_path / "own")) as segmenter:
+        result = segmenter.segment(_IMAGE)
+    assert result.networks["segment"][0] == f"own/{roles[kernel]}"
+    assert result.mask.voxels.any()
+
+
+@pytest.mark.parametrize("kernel", ["2d", "2d-light"])
+def test_every_2d_network_is_asked_about_an_empty_slice_when_quirks_are_kept(
+    kernel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine(lambda batch: batch / 255)
+    monkeypatch.setattr(locator, "open_engine", lambda network, **_: engine)
+    options = Options(kernel=kernel, detector="file", threshold=0.1, quirks=SCT_QUIRKS)
+    with Segmenter(options, models=own_pack(tmp_path / "own")) as segmenter:
+        segmenter.segment(_IMAGE, _TRUTH)
+    assert [len(batch) for batch in engine.batches] == [8, 1]
+
+
+# The detector that is chosen -------------------------------------------------------------------------------
+
+
+def _no_cord(*_: object) -> Any:
+    raise CordNotFound("HOG and SVM saw nothing")
+
+
+def test_where_the_network_sees_no_cord_the_svm_finds_it_and_a_note_says_so(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path / "own", blind=True, centerline="cnn")
+    with Segmenter(Options(), models=pack) as segmenter:
+        assert segmenter.detector == "cnn"
+        result = segmenter.segment(_IMAGE)
+    assert result.detector == "svm"
+    assert result.notes[0] == "the network saw no cord; the centerline is that of HOG + SVM: look at it"
+    assert set(result.networks) == set(result.engines) == {"segment"}
+    with Segmenter(Options(detector="svm"), models=pack) as segmenter:
+        asked_for = segmenter.segment(_IMAGE)
+    np.testing.assert_array_equal(result.centerline.points, asked_for.centerline.points)
+    assert asked_for.notes == result.notes[1:]
+
+
+def test_where_the_first_detector_finds_the_cord_the_other_is_not_even_read(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path / "own", centerline="cnn")
+    (pack / "auto_svm.npy").write_bytes(b"damaged")
+    with Segmenter(Options(), models=pack) as segmenter:
+        result = segmenter.segment(_IMAGE)
+    assert (result.detector, result.notes) == ("cnn", ())
+    assert result.networks["detect"][0] == "own/detect_slices"
+
+
+def test_a_detector_that_is_asked_for_does_not_fall_back(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path / "own", blind=True)
+    with Segmenter(Options(detector="cnn"), models=pack) as segmenter:
+        for do in (segmenter.segment, segmenter.locate):
+            with pytest.raises(CordNotFound, match="sees no spinal cord on any slice"):
+                do(_IMAGE)
+
+
+def test_without_another_detector_there_is_nothing_to_fall_back_on(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path / "own", blind=True, svm=False, centerline="svm")
+    with (
+        Segmenter(Options(), models=pack) as segmenter,
+        pytest.raises(CordNotFound, match="sees no spinal cord on any slice"),
+    ):
+        segmenter.segment(_IMAGE)
+
+
+def test_every_volume_is_first_given_to_the_first_detector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finds = iter([_no_cord, locator.locate_by_svm, _no_cord])
+    monkeypatch.setattr(locator, "locate_by_svm", lambda *given: next(finds)(*given))
+    with Segmenter(Options(), models=own_pack(tmp_path / "own", centerline="svm")) as segmenter:
+        results = [segmenter.segment(_IMAGE) for _ in range(3)]
+    assert [result.detector for result in results] == ["cnn", "svm", "cnn"]
+    assert [sorted(result.networks) for result in results] == [
+        ["detect", "segment"],
+        ["segment"],
+        ["detect", "segment"],
+    ]
+    assert results[0].notes[0] == (
+        "HOG + SVM found no cord; the centerline is that of the network: look at it"
+    )
+    assert results[1].notes == results[0].notes[1:]
+
+
+@pytest.mark.parametrize(
+    ("first", "said"), [("svm", "HOG and SVM saw nothing"), ("cnn", "sees no spinal cord")]
+)
+def test_where_both_fail_the_first_ones_error_is_told(
+    first: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locator, "locate_by_svm", _no_cord)
+    pack = own_pack(tmp_path / "own", blind=True, centerline=first)
+    with Segmenter(Options(), models=pack) as segmenter:
+        for do in (segmenter.segment, segmenter.locate):
+            with pytest.raises(CordNotFound, match=said):
+                do(_IMAGE)
+
+
+def test_the_svm_after_the_network_works_on_the_volume_as_it_is_when_it_only_locates(tmp_path: Path) -> None:
+    pack = own_pack(tmp_path / "own", blind=True, centerline="cnn")
+    lines = []
+    detectors: tuple[Detector, ...] = ("auto", "svm")
+    for detector in detectors:
+        with Locator(Options(detector=detector), models=pack) as opened:
+            lines.append(opened.locate(_IMAGE))
+            found = opened.find(_IMAGE)
+        assert found.detector == "svm"
+        assert bool(found.notes) == (detector == "auto")
+    assert lines[0].grid.same_space(_IMAGE.reoriented(SCT_RPI).grid)
+    np.testing.assert_array_equal(lines[0].points, lines[1].points)
+
+
+def test_a_given_centerline_is_not_overruled_by_a_detector(tmp_path: Path) -> None:
+    with Segmenter(Options(), models=own_pack(tmp_path / "own")) as segmenter:
+        for do in (segmenter.segment, segmenter.locate):
+            with pytest.raises(OptionError, match="a centerline was given, but the detector is"):
+                do(_IMAGE, _TRUTH)
+
+
+@pytest.mark.parametrize(
+    ("detector", "said"),
+    [
+        ("auto", "its SVM: give it with -c, one of t1, t2, t2s, dwi"),
+        ("svm", "its SVM"),
+        ("cnn", "its detect_blocks"),
+    ],
+)
+def test_a_locator_whose_pack_needs_a_contrast_says_so_too(svm_pack: Path, detector: Any, said: str) -> None:
+    with pytest.raises(NetworkError, match=f"needs to know the contrast for {said}"):
+        Locator(Options(detector=detector), models=svm_pack).__enter__()

@@ -1,23 +1,27 @@
-"""Small files that look like SCT's from outside, and a folder of them."""
+"""Small files that look like SCT's from outside, a folder of them, and a pack as our own are."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import onnx
 
+from fastseg.networks.network import Network, Role, SvmModel
+from fastseg.networks.packs import Origin, Pack, pack_toml
+
 CONTRASTS = ("t1", "t2", "t2s", "dwi")
 
 
-def onnx_file(shape, *, scale=1.0, batch="N"):
-    """One multiplication and a sigmoid; the shape is without batch axis."""
+def onnx_file(shape, *, scale=1.0, batch="N", blind=False):
+    """One multiplication and a sigmoid; the shape is without batch axis. A blind one answers 0 to all."""
     ends = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, *shape])
         for name in ("input_1", "predictions")
     ]
-    factor = onnx.numpy_helper.from_array(np.array(scale, np.float32), "factor")
+    factor = onnx.numpy_helper.from_array(np.array(0.0 if blind else scale, np.float32), "factor")
     nodes = [
         onnx.helper.make_node("Mul", ["input_1", "factor"], ["scaled"]),
-        onnx.helper.make_node("Sigmoid", ["scaled"], ["predictions"]),
+        onnx.helper.make_node("Identity" if blind else "Sigmoid", ["scaled"], ["predictions"]),
     ]
     graph = onnx.helper.make_graph(nodes, "stand-in", ends[:1], ends[1:], [factor])
     opsets = [onnx.helper.make_opsetid("", 11)]
@@ -59,6 +63,44 @@ def sct_folder(folder, *, networks=True, svm=True):
         optic.mkdir(parents=True)
         for i, c in enumerate(CONTRASTS):
             (optic / f"{c}_model.yml").write_bytes(yaml_file(svm_values(i)))
+    return folder
+
+
+def own_pack(folder, *, blind=False, svm=True, contrasts=("t2", "auto"), roles=None, **facts):
+    """Lay out a pack of our own kind: a network for every role but SCT's detector, or for some, and SVMs.
+
+    Segmenters answer 0.5 to black and 1 to everything else; the detector sees cord everywhere, or, blind,
+    nowhere. Facts of the pack can be given.
+    """
+    folder.mkdir(parents=True)
+    shapes = {
+        Role.DETECT_SLICES: ("x", "y"),
+        Role.SEGMENT_2D: (64, 64),
+        Role.SEGMENT_2D_LIGHT: (64, 64),
+        Role.SEGMENT_3D: (64, 64, "z"),
+    }
+    networks = []
+    for i, (role, shape) in enumerate(shapes.items()):
+        if roles and role not in roles:
+            continue
+        path = folder / f"{role}.onnx"
+        path.write_bytes(onnx_file((1, *shape), scale=1 + i, blind=blind and role is Role.DETECT_SLICES))
+        spatial = tuple(n if isinstance(n, int) else 0 for n in shape)
+        thresholds = {c: 0.6 + i / 100 for i, c in enumerate(contrasts)}
+        networks.append(
+            Network(path, sha256(path), role, contrasts, spatial, False, 0.0, 1.0, thresholds, folder.name)
+        )
+    models = []
+    for i, contrast in enumerate(contrasts if svm else ()):
+        path = folder / f"{contrast}_svm.npy"
+        np.save(path, svm_values(i))
+        models.append(SvmModel(path, sha256(path), contrast, folder.name))
+    origins = {item.path.name: Origin("made by a test", "MIT") for item in (*networks, *models)}
+    known = {"version": "1", "licence": "MIT", "source": "made by a test", "origins": origins}
+    pack = Pack(
+        folder.name, Path(folder), networks=tuple(networks), svm_models=tuple(models), **known | facts
+    )
+    (folder / "pack.toml").write_text(pack_toml(pack))
     return folder
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastseg.errors import NetworkError
-from fastseg.networks.network import CONTRASTS, Role
+from fastseg.networks.network import CONTRASTS, Precision, Role
 from fastseg.networks.packs import (
     Pack,
     find_pack,
@@ -23,7 +23,7 @@ from fastseg.networks.packs import (
     search_path,
     verify_pack,
 )
-from tests.unit.networks.stand_ins import onnx_file, sha256, svm_values
+from tests.unit.networks.stand_ins import onnx_file, own_pack, sha256, svm_values
 
 HEAD = 'format = 1\nversion = "1"\nlicence = "MIT"\nsource = "made by a test"\n'
 
@@ -82,15 +82,14 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert load_pack(tmp_path / "mine") == pack
 
 
-def test_the_built_in_pack_has_a_segmenter_and_a_detector_for_every_contrast(packs):
+def test_the_built_in_pack_has_a_segmenter_and_a_detector_for_every_contrast_and_none(packs):
     pack = find_pack("default")
-    for contrast in CONTRASTS:
+    for contrast in (*CONTRASTS, "auto"):
         segmenter = pack.network(Role.SEGMENT_2D, contrast)
         detector = pack.network(Role.DETECT_SLICES, contrast)
         assert (segmenter.spatial, segmenter.channels_last) == ((64, 64), False)
         assert (segmenter.mean, segmenter.std, segmenter.thresholds[contrast]) == (0.0, 1.0, 0.5)
         assert (detector.spatial, detector.channels_last) == ((0, 0), False)
-        assert not pack.has_svm(contrast)
     assert pack.card.is_file()
     assert [check.problem for check in verify_pack(pack)] == ["", ""]
 
@@ -188,6 +187,78 @@ def test_a_missing_network_is_told_with_what_the_pack_has(tmp_path):
     assert (pack.has_svm("t1"), pack.has_svm("t2")) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("centerline", "svm", "expected"),
+    [
+        (None, True, ("svm", "cnn")),
+        ("svm", True, ("svm", "cnn")),
+        ("cnn", True, ("cnn", "svm")),
+        (None, False, ("cnn",)),
+        ("svm", False, ("cnn",)),
+        ("cnn", False, ("cnn",)),
+    ],
+)
+def test_a_pack_says_which_of_its_detectors_comes_first_else_the_svm_does(
+    tmp_path, centerline, svm, expected
+):
+    folder = own_pack(tmp_path / "own", svm=svm, centerline=centerline or "svm")
+    toml = folder / "pack.toml"
+    if centerline is None:
+        toml.write_text(toml.read_text().replace('centerline = "svm"\n', ""))
+        assert "centerline" not in toml.read_text()
+    pack = load_pack(folder)
+    assert pack.detectors("t2") == pack.detectors("auto") == expected
+    assert pack.detectors("t1") == ()
+
+
+def test_a_pack_serves_a_contrast_that_is_not_given_only_if_it_says_so(tmp_path):
+    pack = load_pack(own_pack(tmp_path / "own"))
+    assert pack.network(Role.SEGMENT_2D, "auto").thresholds["auto"] == 0.61
+    assert pack.svm("auto").path.name == "auto_svm.npy"
+    pack = load_pack(make_pack(tmp_path / "mine"))
+    with pytest.raises(NetworkError) as caught:
+        pack.network(Role.SEGMENT_2D, "auto")
+    assert "'mine' needs to know the contrast for its segment_2d network" in one_line(caught)
+    assert "give it with -c, one of t2, or choose another pack" in one_line(caught)
+    with pytest.raises(NetworkError, match="contrast for its SVM: give it with -c, one of t1"):
+        pack.svm("auto")
+    with pytest.raises(
+        NetworkError, match="no segment_3d network for any contrast; it has segment_2d for t2"
+    ):
+        pack.network(Role.SEGMENT_3D, "auto")
+
+
+def test_everything_that_a_pack_may_say_is_read_and_written(tmp_path):
+    folder = own_pack(tmp_path / "own", centerline="cnn")
+    toml = folder / "pack.toml"
+    facts = """
+macs_millions = 36.5
+[network.precision.fp16]
+max_difference = 0.0012
+flipped_per_million = 3
+dice = 0.9999
+[network.precision.int8]
+max_difference = 0.2
+flipped_per_million = 1250.5
+dice = 0.99
+"""
+    head, first, *rest = toml.read_text().split("[[network]]")
+    toml.write_text("[[network]]".join([head, first.rstrip() + facts, *rest]))
+    pack = load_pack(folder)
+    with_facts, without, *_ = pack.networks
+    assert with_facts.macs_millions == 36.5
+    assert with_facts.precision == {
+        "fp16": Precision(0.0012, 3.0, 0.9999),
+        "int8": Precision(0.2, 1250.5, 0.99),
+    }
+    assert (without.macs_millions, without.precision) == (None, {})
+    assert pack.network(Role.SEGMENT_3D, "t2").spatial == (64, 64, 0)
+    assert pack.has(Role.SEGMENT_2D_LIGHT, "auto")
+    toml.write_text(pack_toml(pack))
+    assert load_pack(folder) == pack
+    assert not any(check.problem for check in verify_pack(pack))
+
+
 def test_a_changed_file_is_refused_when_it_is_looked_up(tmp_path):
     folder = make_pack(tmp_path / "mine")
     with (folder / "net.onnx").open("ab") as file:
@@ -245,6 +316,20 @@ def test_a_file_that_went_away_is_refused_when_it_is_looked_up(tmp_path):
         ({"std": "inf"}, "finite"),
         ({"std": f"1{'0' * 400}"}, "finite"),
         ({"std": None}, "'std' is missing"),
+        ({"spatial": "[0, 64]"}, "square crop"),
+        ({"spatial": "[64, 48]"}, "square crop"),
+        ({"role": '"segment_2d_light"', "spatial": "[0, 0]"}, "square crop"),
+        ({"role": '"segment_3d"', "layout": '"NDHWC"', "spatial": "[0, 0, 0]"}, "square crop"),
+        ({"contrasts": '["t2", "auto"]'}, "every contrast"),
+        ({"macs_millions": "0"}, "'macs_millions' is not positive"),
+        ({"macs_millions": '"few"'}, "'macs_millions' is not a number"),
+        ({"precision": "3"}, "not a table of tables"),
+        ({"precision": "{ fp16 = 0.1 }"}, "not a table of tables"),
+        ({"precision": "{ fp8 = {} }"}, "'fp8', which is not one of fp16, bf16, int8"),
+        ({"precision": "{ fp16 = { max_difference = 0.1, dice = 1 } }"}, "precision.fp16: 'flipped_per_mill"),
+        ({"precision": "{ bf16 = { max_difference = -1, flipped_per_million = 1, dice = 1 } }"}, "range"),
+        ({"precision": "{ bf16 = { max_difference = 1, flipped_per_million = 2e6, dice = 1 } }"}, "range"),
+        ({"precision": "{ int8 = { max_difference = 1, flipped_per_million = 1, dice = 1.1 } }"}, "range"),
         ({"thresholds": "{ t1 = 0.5 }"}, "every contrast"),
         ({"thresholds": "0.5"}, "every contrast"),
         ({"thresholds": "{ t2 = 1.5 }"}, "between 0 and 1"),
@@ -271,6 +356,8 @@ def test_a_wrong_entry_is_refused_with_file_place_and_remedy(tmp_path, network, 
         (HEAD, "holds no"),
         (HEAD.replace("licence", "license"), "'licence' is missing"),
         (HEAD + "network = 3", r"\[\[network\]\]"),
+        (HEAD + 'centerline = "viewer"', "'centerline' is 'viewer' and not one of svm, cnn"),
+        (HEAD + "centerline = true", "'centerline' is not a text"),
         (HEAD + "svm = [1]", r"\[\[svm\]\]"),
         (HEAD + "[network]\nfile = 1", r"\[\[network\]\]"),
     ],

@@ -181,6 +181,17 @@ def test_other_content_under_the_same_name_needs_force(tmp_path, packs):
     assert leftovers(packs) == []
 
 
+def test_a_pack_that_prefers_another_detector_is_not_the_same(tmp_path, packs):
+    data = sct_folder(tmp_path / "sct")
+    toml = import_sct(data, "sct").pack.folder / "pack.toml"
+    assert 'centerline = "svm"\n' in toml.read_text()
+    toml.write_text(toml.read_text().replace('centerline = "svm"\n', ""))  # as imports once wrote it
+    assert not import_sct(data, "sct").stored
+    toml.write_text('centerline = "cnn"\n' + toml.read_text())
+    with pytest.raises(NetworkError, match="--force"):
+        import_sct(data, "sct")
+
+
 def test_a_damaged_pack_is_not_the_same_content(tmp_path, packs):
     data = sct_folder(tmp_path / "data", networks=False)
     import_sct(data, "sct")
