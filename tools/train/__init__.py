@@ -1,0 +1,1 @@
+"""How the networks of the default pack are made: synthetic images, networks, training, export."""
