@@ -103,7 +103,9 @@ def _choose(n: int, size: int, seed: int, number: int) -> tuple[NDArray[np.int64
 def _depth(most: int, seed: int, number: int) -> int:
     """Few slices as often as many."""
     rng = np.random.default_rng([seed, 3, number])
-    return int(rng.integers(1, 6)) if rng.random() < 0.4 else int(rng.integers(6, most + 1))
+    if rng.random() < 0.4:
+        return int(rng.integers(1, min(6, most + 1)))
+    return int(rng.integers(min(6, most), most + 1))
 
 
 @compiled

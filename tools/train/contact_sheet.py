@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="whole slices, instead of crops")
     parser.add_argument("--rows", type=int, default=2, help="for each contrast  [%(default)s]")
     options = parser.parse_args()
-    n = 9 * options.rows * _COLUMNS  # the rarest contrast is every eighth sample
+    n = 18 * options.rows * _COLUMNS  # the rarest contrast is every fourteenth sample
     make_sheet(draw_samples(n, options.seed, whole=options.whole, threads=2), options.rows).save(options.out)
     print(f"{options.out} written: rows of {', '.join(KINDS)}")
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Plan:
         warm = max(self.steps // 50, 1)
         if step < warm:
             return self.rate * (step + 1) / warm
-        return self.rate * 0.5 * (1 + np.cos(np.pi * (step - warm) / max(self.steps - warm, 1)))
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(self.steps - warm, 1)))
 
 
 def train(

@@ -111,12 +111,12 @@ class Segmenter3d(nn.Module):
 
     Parameters
     ----------
-    filters : of the 2D network
+    filters, coarse_start : of the 2D network
     """
 
-    def __init__(self, filters: Sequence[int]) -> None:
+    def __init__(self, filters: Sequence[int], *, coarse_start: bool = False) -> None:
         super().__init__()
-        self.plane = Segmenter2d(filters)
+        self.plane = Segmenter2d(filters, coarse_start=coarse_start)
         self.along_down = nn.ModuleList(AlongZ(width) for width in filters[1:])
         self.along_up = nn.ModuleList(AlongZ(width) for width in reversed(filters[1:-1]))
 
@@ -124,7 +124,7 @@ class Segmenter3d(nn.Module):
         """(n, 1, 64, 64, z), 0..255 -> logits of the same shape."""
         blocks, _, nx, ny, depth = x.shape
         slices = x.permute(0, 4, 1, 2, 3).reshape(-1, 1, nx, ny)
-        y = self.plane.normalise(slices)
+        y = self.plane.stem(self.plane.normalise(slices))
         levels: list[Tensor] = []
         for k, level in enumerate(self.plane.down):
             y = level(functional.max_pool2d(y, 2) if k else y)

@@ -17,7 +17,7 @@ from tools.train.synthesis.samples import Samples
 
 __all__ = ["RECIPES", "Recipe"]
 
-SEGMENTER_FILTERS = (16, 32, 64, 128)
+_SEGMENTER, _LIGHT = (36, 72, 150), (19, 38, 72)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ _ALL = (
         name="segmenter_2d",
         role=Role.SEGMENT_2D,
         pool="crops",
-        build=lambda: Segmenter2d(SEGMENTER_FILTERS),
+        build=lambda: Segmenter2d(_SEGMENTER, coarse_start=True),
         batches=crop_batches,
         size=32,
         steps=2200,
@@ -105,7 +105,7 @@ _ALL = (
         name="segmenter_2d_light",
         role=Role.SEGMENT_2D_LIGHT,
         pool="crops",
-        build=lambda: Segmenter2d((8, 16, 32, 64)),
+        build=lambda: Segmenter2d(_LIGHT, coarse_start=True),
         batches=crop_batches,
         size=32,
         steps=3200,
@@ -121,10 +121,10 @@ _ALL = (
         name="segmenter_3d",
         role=Role.SEGMENT_3D,
         pool="blocks",
-        build=lambda: Segmenter3d(SEGMENTER_FILTERS),
+        build=lambda: Segmenter3d(_SEGMENTER, coarse_start=True),
         batches=block_batches,
         size=4,
-        steps=1000,
+        steps=900,
         rate=5e-4,
         loss=mask_loss,
         score=mask_dice,

@@ -14,6 +14,8 @@ from tools.train.synthesis.samples import Samples
 
 __all__ = ["train_svm"]
 
+# Kinds of images that stand for a contrast, where it is not its own kind alone.
+_LIKE = {"t2s": ("t2s", "mt"), "auto": KINDS[:RANDOM]}
 # Windows, pixels of 1 mm; windows farther than _FAR from the cord show something else.
 _WINDOW, _HALF, _FAR = 32, 16, 9
 _ROUNDS = 3  # of mining for hard negatives
@@ -51,7 +53,8 @@ def train_svm(
     from sklearn.svm import LinearSVC
 
     rng = np.random.default_rng([seed, 4])
-    usable = samples.kinds < RANDOM if contrast == "auto" else samples.kinds == KINDS.index(contrast)
+    kinds = [k for k, kind in enumerate(KINDS) if kind in _LIKE.get(contrast, (contrast,))]
+    usable = np.isin(samples.kinds, kinds)
     chosen = rng.permutation(np.flatnonzero(usable))[:slices]
     images = [_as_detector_sees(samples.images[q, 0], rng) for q in chosen]
     centres = samples.centres[chosen, 0]
@@ -122,7 +125,7 @@ def _descriptors(image: NDArray[np.uint8], places: NDArray[Any]) -> NDArray[np.f
     if not len(places):
         return np.zeros((0, N_COEFFICIENTS - 1), np.float32)
     hog = cv2.HOGDescriptor((_WINDOW, _WINDOW), (8, 8), (8, 8), (4, 4), 9, 1, 2.0, 0, 0.2, True, 64, True)
-    rows = np.ascontiguousarray(np.pad(image, _HALF, mode="reflect").T)  # OpenCV's rows are y
-    # A window's first pixel, which the padding has moved by half a window.
-    corners = [(int(x), int(y)) for x, y in places]
+    # One pixel more than the windows need, for the gradient of their first; OpenCV's rows are y.
+    rows = np.ascontiguousarray(np.pad(image, _HALF + 1, mode="reflect").T)
+    corners = [(int(x) + 1, int(y) + 1) for x, y in places]
     return np.asarray(hog.compute(rows, locations=corners)).reshape(len(places), -1)

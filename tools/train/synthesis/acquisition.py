@@ -42,8 +42,8 @@ def coil_profile(n: int, kind: int) -> NDArray[np.float32]:
 @compiled
 def draw_resolution(kind: int, finest: float) -> tuple[float, float]:
     """Draw in-plane voxel sizes in mm; echo-planar images are coarser."""
-    if kind == contrasts.DWI or chance(0.12):
-        size = between(0.75, 1.5)
+    if kind in (contrasts.DWI, contrasts.MT) or chance(0.12):
+        size = between(0.7, 1.5) if kind != contrasts.MT else between(0.6, 1.05)
     elif chance(0.45):
         size = between(0.75, 1.1)
     else:

@@ -20,6 +20,7 @@ __all__ = [
     "ADRIFT",
     "CAUDA",
     "HEAD",
+    "LIMB",
     "LUMBAR",
     "NECK",
     "NOTHING",
@@ -31,8 +32,8 @@ __all__ = [
     "draw_anatomy",
 ]
 
-# Regions. The last four hold no cord.
-NECK, THORAX, LUMBAR, CAUDA, HEAD, ADRIFT, NOTHING = range(7)
+# Regions. The last five hold no cord, or not in view.
+NECK, THORAX, LUMBAR, CAUDA, HEAD, LIMB, ADRIFT, NOTHING = range(8)
 
 _MAX_BLOBS, _MAX_ROOTS = 8, 26
 
@@ -48,7 +49,7 @@ class Cord(NamedTuple):
     horn_width: float  # of the grey matter's horns, as a share of the cord; 0: no grey matter is seen
     commissure: float
     central_canal: float
-    lesion: NDArray[np.float64]  # x, y, semi-axes, first and last z; a semi-axis of 0: none
+    lesion: NDArray[np.float64]  # x, y, semi-axes, first and last z; x, y, semi-axes of its other half
     sac: NDArray[np.float64]  # (64,) mm
     sac_x: float
     sac_y: float
@@ -94,6 +95,7 @@ class Surroundings(NamedTuple):
     lung_y: float
     lung_a: float  # 0: none
     lung_b: float
+    bones: NDArray[np.float64]  # (n, 5): x, y, semi-axes, thickness of the cortex; of limbs
     blobs: NDArray[np.float64]  # (n, 5): x, y, semi-axes, tissue
     random: bool  # everything outside the sac is texture
 
@@ -158,14 +160,18 @@ def _draw_roots(cord: NDArray[np.float64], sac: NDArray[np.float64], region: int
 
 @compiled
 def _draw_lesion(a: float, b: float) -> NDArray[np.float64]:
-    lesion = np.zeros(6)
-    if chance(0.2):
+    lesion = np.zeros(10)
+    if chance(0.28):
         large = chance(0.4)
         lesion[0], lesion[1] = between(-0.7, 0.7) * a, between(-0.7, 0.7) * b
         lesion[2] = between(0.4, 1.0) * a if large else between(0.4, 2.2)
         lesion[3] = between(0.4, 1.0) * b if large else between(0.4, 2.2)
-        lesion[4] = between(-15.0, 5.0)
-        lesion[5] = lesion[4] + between(2.0, 40.0)
+        lesion[4] = between(-15.0, 3.0)
+        lesion[5] = lesion[4] + between(4.0, 40.0)
+        # Few are ellipses: a second one beside the first makes other shapes.
+        lesion[6] = lesion[0] + np.random.randn() * lesion[2] * 0.7
+        lesion[7] = lesion[1] + np.random.randn() * lesion[3] * 0.7
+        lesion[8], lesion[9] = between(0.3, 1.0) * lesion[2], between(0.3, 1.0) * lesion[3]
     return lesion
 
 
@@ -278,9 +284,25 @@ def _draw_blobs(region: int, reach: float) -> NDArray[np.float64]:
 
 
 @compiled
+def _draw_bones(half_width: float, half_height: float, front: float) -> NDArray[np.float64]:
+    """Tubes of cortex around marrow: the rings that look most like a spinal canal, and are none."""
+    bones = np.zeros((np.random.randint(0, 3), 5))
+    for q in range(len(bones)):
+        bones[q, 0] = between(-0.5, 0.5) * half_width
+        bones[q, 1] = front + between(-0.5, 0.5) * half_height
+        size = between(0.1, 0.35) * min(half_width, half_height)
+        bones[q, 2], bones[q, 3] = size * between(0.7, 1.3), size * between(0.7, 1.3)
+        bones[q, 4] = between(0.8, 5.0)
+    return bones
+
+
+@compiled
 def _draw_surroundings(cord: Cord, spine: Spine, region: int, reach: float, random: bool) -> Surroundings:
     spine_front = cord.sac_y + cord.sac[N_ANGLES // 4] + 2 * spine.half_height
-    if region == NECK or (region == CAUDA and chance(0.1)):
+    if region == LIMB:
+        half_width, half_height = between(22.0, 90.0), between(22.0, 90.0)
+        front, lung_a = between(-30.0, 30.0), 0.0
+    elif region == NECK or (region == CAUDA and chance(0.1)):
         half_width, half_height, front = between(45.0, 95.0), between(42.0, 85.0), between(-12.0, 32.0)
         lung_a = 0.0
     else:
@@ -290,7 +312,7 @@ def _draw_surroundings(cord: Cord, spine: Spine, region: int, reach: float, rand
         half_width,
         half_height,
         front,
-        between(1.0, 12.0) if region == NECK else between(3.0, 30.0),
+        between(1.0, 12.0) if region in (NECK, LIMB) else between(3.0, 30.0),
         between(0.0, 0.12),
         spine_front + between(5.0, 18.0),
         between(4.0, 12.0) if region <= THORAX else 0.1,
@@ -299,6 +321,7 @@ def _draw_surroundings(cord: Cord, spine: Spine, region: int, reach: float, rand
         between(-10.0, 60.0),
         lung_a,
         between(35.0, 80.0),
+        _draw_bones(half_width, half_height, front) if region == LIMB else np.zeros((0, 5)),
         _draw_blobs(region, reach),
         random,
     )

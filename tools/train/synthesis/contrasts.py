@@ -14,16 +14,16 @@ from tools.train.synthesis import tissues
 from tools.train.synthesis.compiling import compiled
 from tools.train.synthesis.shapes import between, chance
 
-__all__ = ["DWI", "KINDS", "MARGINS", "RANDOM", "T1", "T2", "T2S", "draw_contrast", "draw_kind"]
+__all__ = ["DWI", "KINDS", "MARGINS", "MT", "RANDOM", "T1", "T2", "T2S", "draw_contrast", "draw_kind"]
 
-T2, T1, T2S, DWI, RANDOM = range(5)
-KINDS = ("t2", "t1", "t2s", "dwi", "random")
+T2, T1, T2S, DWI, MT, RANDOM = range(6)
+KINDS = ("t2", "t1", "t2s", "dwi", "mt", "random")
 
 #: mm by which masks stay inside the boundary, by kind: people draw inside the half-maximum contour, and how
 #: far depends on the contrast.
-MARGINS = np.array([0.16, 0.24, 0.13, 0.04, 0.15])
+MARGINS = np.array([0.16, 0.28, 0.11, 0.03, 0.25, 0.15])
 
-_SHARES = np.array([0.25, 0.18, 0.22, 0.13, 0.22])
+_SHARES = np.array([0.25, 0.18, 0.18, 0.12, 0.07, 0.20])
 
 
 @compiled
@@ -40,6 +40,8 @@ def draw_kind() -> int:
 def _t2(m: NDArray[np.float64]) -> None:
     cord = between(0.15, 0.55)
     m[tissues.CSF] = between(max(0.55, cord + 0.2), 1.0)
+    if chance(0.15):  # dark CSF: flow, or a fast protocol
+        m[tissues.CSF] = cord + between(0.08, 0.3)
     m[tissues.WHITE], m[tissues.GREY] = cord, cord + between(-0.03, 0.12)
     m[tissues.MUSCLE], m[tissues.OTHER_MUSCLE] = between(0.02, 0.3), between(0.02, 0.35)
     m[tissues.FAT], m[tissues.EPIDURAL] = between(0.05, 0.9), between(0.1, 0.9)
@@ -48,7 +50,7 @@ def _t2(m: NDArray[np.float64]) -> None:
     m[tissues.VESSEL] = between(0.0, 0.9) if chance(0.5) else between(0.0, 0.1)
     m[tissues.SOFT_A], m[tissues.SOFT_B] = between(0.05, 0.7), between(0.0, 0.2)
     m[tissues.ROOT], m[tissues.DURA] = cord * between(0.7, 1.1), between(0.0, 0.25)
-    m[tissues.LESION] = cord + between(0.1, 0.6)
+    m[tissues.LESION] = cord + between(0.1, 0.6) if chance(0.7) else between(0.7, 1.6)
     m[tissues.BRAIN_GREY], m[tissues.BRAIN_WHITE] = cord * between(1.0, 1.4), cord * between(0.8, 1.05)
 
 
@@ -84,6 +86,17 @@ def _t2s(m: NDArray[np.float64]) -> None:
     m[tissues.BRAIN_GREY], m[tissues.BRAIN_WHITE] = cord * between(0.9, 1.2), cord * between(0.8, 1.1)
     if abs(m[tissues.CSF] - cord) < 0.08:
         m[tissues.CSF] = cord + 0.08
+
+
+@compiled
+def _mt(m: NDArray[np.float64]) -> None:
+    """Gradient echo with or without a magnetisation transfer pulse: grey matter is hardly seen."""
+    _t2s(m)
+    cord = between(0.3, 0.6)
+    m[tissues.WHITE], m[tissues.GREY] = cord, cord * between(0.95, 1.08)
+    m[tissues.CSF] = cord * between(1.3, 2.4)
+    m[tissues.MUSCLE], m[tissues.OTHER_MUSCLE] = between(0.2, 0.6), between(0.2, 0.6)
+    m[tissues.ROOT], m[tissues.LESION] = cord * between(0.9, 1.1), cord * between(1.0, 1.4)
 
 
 @compiled
@@ -127,6 +140,8 @@ def draw_contrast(kind: int) -> NDArray[np.float64]:
         _t2s(m)
     elif kind == DWI:
         _dwi(m)
+    elif kind == MT:
+        _mt(m)
     else:
         _random(m)
     if chance(0.25):

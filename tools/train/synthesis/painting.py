@@ -32,12 +32,11 @@ def _cord_tissue(cord: Cord, x: float, y: float, scale: float, z: float) -> int:
     if x * x + y * y < canal * canal:
         return tissues.CANAL
     lesion = cord.lesion
-    if (
-        lesion[2] > 0
-        and lesion[4] <= z <= lesion[5]
-        and inside_ellipse(x - lesion[0], y - lesion[1], lesion[2], lesion[3])
-    ):
-        return tissues.LESION
+    if lesion[2] > 0 and lesion[4] <= z <= lesion[5]:
+        if inside_ellipse(x - lesion[0], y - lesion[1], lesion[2], lesion[3]):
+            return tissues.LESION
+        if inside_ellipse(x - lesion[6], y - lesion[7], lesion[8], lesion[9]):
+            return tissues.LESION
     if cord.horn_width > 0:
         u, v = abs(x) / (cord.half_width * scale + 0.01), y / (cord.half_height * scale + 0.01)
         if -0.8 < v < 0.55:
@@ -247,6 +246,11 @@ def paint(
             if what < 0:
                 what = _body(around, x, y, f1, f2, f3)
                 if what != tissues.AIR:
+                    for q in range(len(around.bones)):
+                        bone = around.bones[q]
+                        if inside_ellipse(x - bone[0], y - bone[1], bone[2] + bone[4], bone[3] + bone[4]):
+                            marrow = inside_ellipse(x - bone[0], y - bone[1], bone[2], bone[3])
+                            what = tissues.MARROW if marrow else tissues.CORTEX
                     for q in range(len(around.blobs)):
                         if inside_ellipse(
                             x - around.blobs[q, 0],

@@ -12,7 +12,7 @@ from tools.train.synthesis import anatomy as regions
 from tools.train.synthesis.acquisition import acquire, coil_profile, draw_resolution, draw_textures
 from tools.train.synthesis.anatomy import Anatomy, draw_anatomy
 from tools.train.synthesis.compiling import compiled
-from tools.train.synthesis.contrasts import MARGINS, draw_contrast, draw_kind
+from tools.train.synthesis.contrasts import MARGINS, MT, draw_contrast, draw_kind
 from tools.train.synthesis.painting import centre_at, paint
 from tools.train.synthesis.shapes import between, chance, field
 
@@ -27,9 +27,9 @@ WHOLE_SIDE, WHOLE_ZOOM = 160, 1.0
 _CROP_FINE, _CROP_PIXEL = 192, 0.25
 _WHOLE_FINE, _WHOLE_PIXEL = 200, 0.8
 
-# How often each region is drawn: neck, thorax, lumbar, cauda, head, adrift, nothing.
-_CROP_REGIONS = np.array([0.52, 0.18, 0.15, 0.05, 0.03, 0.04, 0.03])
-_WHOLE_REGIONS = np.array([0.40, 0.14, 0.13, 0.11, 0.11, 0.06, 0.05])
+# How often each region is drawn: neck, thorax, lumbar, cauda, head, limb, adrift, nothing.
+_CROP_REGIONS = np.array([0.51, 0.17, 0.14, 0.05, 0.03, 0.03, 0.05, 0.02])
+_WHOLE_REGIONS = np.array([0.36, 0.14, 0.12, 0.10, 0.10, 0.06, 0.09, 0.03])
 
 # Consecutive slices look alike over so many mm: shapes of muscles and organs; texture within tissues.
 _SHAPE_LENGTH, _TEXTURE_LENGTH = 14.0, 4.0
@@ -97,9 +97,9 @@ def _pick(shares: NDArray[np.float64]) -> int:
 
 
 @compiled
-def _draw_spacing() -> tuple[float, float]:
+def _draw_spacing(thick: bool) -> tuple[float, float]:
     """Distance between slices, and their thickness, mm."""
-    kind = np.random.random()
+    kind = 1.0 if thick else np.random.random()
     if kind < 0.5:
         spacing = between(0.5, 1.3)
     elif kind < 0.8:
@@ -163,7 +163,7 @@ def _one(
         region = regions.NECK if chance(0.6) else regions.THORAX
     kind = draw_kind()
     body = draw_anatomy(region, extent * 0.6, chance(0.06 if whole else 0.14))
-    spacing, thickness = _draw_spacing()
+    spacing, thickness = _draw_spacing(kind == MT and chance(0.7))
     # Beyond the cord's end the sample goes on with another anatomy.
     switch = np.random.randint(1, depth) if depth > 1 and region <= regions.LUMBAR and chance(0.15) else depth
     beyond = draw_anatomy(_other_end(region), extent * 0.6, False) if switch < depth else body
