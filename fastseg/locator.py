@@ -52,12 +52,14 @@ class Found(NamedTuple):
     detector : what found it: svm, cnn or file
     notes : what was noticed on the way, one sentence each
     network : the network that found it, if one did
+    doubt : why the detector that was asked first found nothing, if that was another one
     """
 
     centerline: Centerline
     detector: Detector
     notes: tuple[str, ...] = ()
     network: Loaded | None = None
+    doubt: CordNotFound | None = None
 
 
 class Locator:
@@ -191,14 +193,15 @@ class Locator:
         first, *others = self._detectors
         try:
             return self._found(look(first), first)
-        except CordNotFound:
+        except CordNotFound as doubt:
             for other in others:
                 with suppress(CordNotFound):
-                    return self._found(look(other), other, _FALLBACK_NOTES[first, other])
+                    found = self._found(look(other), other)
+                    return found._replace(notes=(_FALLBACK_NOTES[first, other],), doubt=doubt)
             raise
 
-    def _found(self, line: Centerline, detector: Detector, *notes: str) -> Found:
-        return Found(line, detector, notes, self._network if detector == "cnn" else None)
+    def _found(self, line: Centerline, detector: Detector) -> Found:
+        return Found(line, detector, network=self._network if detector == "cnn" else None)
 
     def _look(
         self, detector: Detector, slices: NDArray[np.float32], native: Grid, given: Volume | None

@@ -160,6 +160,8 @@ class Segmenter:
                 crops, zero = self._rescaled(windows, slices)
             with span("predict"):
                 probabilities = self._predict(crops, windows, zero)
+                if found.doubt is not None and not self._confirms(probabilities):
+                    raise found.doubt
             with span("clean"):
                 kept = self._clean(probabilities, windows, zero)
                 if options.contrast != ANY_CONTRAST:
@@ -208,6 +210,13 @@ class Segmenter:
         if network.role is Role.SEGMENT_3D:
             return predict_blocks(crops, windows.z, windows.grid.shape[2], network, engine, empty=zero)
         return predict_slices(crops, network, engine)
+
+    def _confirms(self, probabilities: NDArray[np.float32]) -> bool:
+        """Whether a centerline that only the second detector saw has cord on most of its slices.
+
+        HOG + SVM draws a curve through whatever it is given.
+        """
+        return float((probabilities > self.threshold).any((1, 2)).mean()) >= 0.5
 
     def _clean(
         self, probabilities: NDArray[np.float32], windows: CropWindows, zero: float

@@ -385,6 +385,29 @@ def test_where_the_network_sees_no_cord_the_svm_finds_it_and_a_note_says_so(tmp_
     assert asked_for.notes == result.notes[1:]
 
 
+@pytest.mark.parametrize(("slices", "confirmed"), [(3, False), (4, True)])
+def test_a_centerline_of_the_second_detector_needs_cord_on_half_of_its_slices(
+    slices: int, confirmed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HOG + SVM draws a curve through whatever it is given; the phantom has 8 slices."""
+
+    def answer(batch: Any) -> Any:
+        out = np.zeros_like(batch)
+        if len(batch) == 8 and batch.shape[2:] == (64, 64):  # crops, not the detector's slices
+            out[:slices, :, 24:40, 24:40] = 1
+        return out
+
+    monkeypatch.setattr(locator, "open_engine", lambda network, **_: FakeEngine(answer))
+    pack = own_pack(tmp_path / "own", centerline="cnn")
+    monkeypatch.setattr(locator, "locate_by_slices", _no_cord)
+    with Segmenter(Options(), models=pack) as segmenter:
+        if confirmed:
+            assert segmenter.segment(_IMAGE).detector == "svm"
+        else:
+            with pytest.raises(CordNotFound, match="HOG and SVM saw nothing"):
+                segmenter.segment(_IMAGE)
+
+
 def test_where_the_first_detector_finds_the_cord_the_other_is_not_even_read(tmp_path: Path) -> None:
     pack = own_pack(tmp_path / "own", centerline="cnn")
     (pack / "auto_svm.npy").write_bytes(b"damaged")

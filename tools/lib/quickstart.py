@@ -10,7 +10,7 @@ from pathlib import Path
 
 from environment import CHECKOUT, SetupError, ensure_environment
 
-_CONTRASTS = ("t1", "t2", "t2s", "dwi")
+_CONTRASTS = ("auto", "t1", "t2", "t2s", "dwi")
 _OUTPUT = CHECKOUT / "quickstart-output"
 
 
@@ -23,7 +23,6 @@ def _run_command(volume: Path, contrast: str) -> list[str | Path]:
 
 
 _DEMO_VOLUME = "phantom_t2.nii.gz"
-_DEMO_CONTRAST = "t2"
 _RESULTS = {
     "mask": "{stem}_seg.nii.gz",
     "centerline": "{stem}_centerline.nii.gz",
@@ -34,13 +33,9 @@ _RESULTS = {
 def main() -> int:
     """Set up, segment, and say where the results are."""
     options = _parse()
-    volume, contrast = options.volume, options.contrast
-    if volume is None:
-        contrast = _DEMO_CONTRAST
-    elif not volume.is_file():
+    volume = options.volume
+    if volume is not None and not volume.is_file():
         return _complain(f"{volume}: there is no such file")
-    elif contrast is None:
-        return _complain(f"tell the contrast of {volume.name} with -c, one of {', '.join(_CONTRASTS)}")
 
     environment = CHECKOUT / ".venv"
     if not environment.exists():
@@ -55,7 +50,7 @@ def main() -> int:
         if code:
             return code
         volume = _OUTPUT / _DEMO_VOLUME
-    code = _call(fastseg, _run_command(volume.resolve(), contrast))
+    code = _call(fastseg, _run_command(volume.resolve(), options.contrast))
     if code:
         return code
 
@@ -76,7 +71,13 @@ def _parse() -> argparse.Namespace:
         description="Set fastseg up in this checkout and segment a volume, or a phantom that it makes.",
     )
     parser.add_argument("volume", nargs="?", type=Path, metavar="VOLUME", help="NIfTI file of an MR volume")
-    parser.add_argument("-c", dest="contrast", choices=_CONTRASTS, help="contrast of the volume")
+    parser.add_argument(
+        "-c",
+        dest="contrast",
+        choices=_CONTRASTS,
+        default="auto",
+        help="contrast of the volume  [%(default)s]",
+    )
     return parser.parse_args()
 
 
