@@ -113,8 +113,9 @@ def verify_command(context: click.Context, packs: tuple[str, ...]) -> None:
             sound = False
             continue
         click.echo(f"{pack.name}  {pack.folder}")
+        width = max(len(item.path.name) for item in pack.items)
         for check in verify_pack(pack):
-            click.echo(f"    {check.file:<22}{check.problem or 'ok'}")
+            click.echo(f"    {check.file:<{width}}  {check.problem or 'ok'}")
             sound = sound and not check.problem
     if not sound:
         context.exit(_NOT_SO)

@@ -425,9 +425,10 @@ def test_an_earlier_export_is_replaced_when_forced_unless_something_was_added(tm
     with pytest.raises(OutputError, match="--force"):
         export("default", out, ["t2"])
     export("default", out, ["t2"], force=True)
-    assert sorted(path.name for path in out.rglob("*.onnx")) == ["t2_ctr.onnx", "t2_sc.onnx"]
-    (out / "deepseg_sc_models" / "t2_sc_3D.onnx").write_bytes(b"SCT's")
-    with pytest.raises(OutputError, match=r"deepseg_sc_models/t2_sc_3D\.onnx"):
+    files = ["t2_ctr.onnx", "t2_sc.onnx", "t2_sc_3D.onnx"]
+    assert sorted(path.name for path in out.rglob("*.onnx")) == files
+    (out / "deepseg_sc_models" / "t1_sc_3D.onnx").write_bytes(b"SCT's")
+    with pytest.raises(OutputError, match=r"deepseg_sc_models/t1_sc_3D\.onnx"):
         export("default", out, ["t1"], force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert (out / "deepseg_sc_models" / "t2_ctr.onnx").is_file()

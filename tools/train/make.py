@@ -19,7 +19,7 @@ from tools.train.svm import train_svm
 __all__ = ["FULL_MINUTES", "SVM_CONTRASTS", "make_network", "make_svms"]
 
 #: Minutes that everything takes at full length on two cores of a server of 2021 (AMD EPYC, Zen 3).
-FULL_MINUTES = 60.0
+FULL_MINUTES = 45.0
 
 #: Contrasts that get an SVM; auto is for volumes whose contrast was not given.
 SVM_CONTRASTS = ("t1", "t2", "t2s", "dwi", "auto")

@@ -1,9 +1,11 @@
-"""Puts trained networks together as a pack."""
+"""Puts trained networks together as a pack: `tools/train/pack`."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 
 from fastseg.networks.network import ANY_CONTRAST, CONTRASTS, Network, Role, SvmModel
@@ -11,14 +13,14 @@ from fastseg.networks.packs import Origin, Pack, load_pack, pack_toml, verify_pa
 from tools.train.make import SVM_CONTRASTS
 from tools.train.recipes import RECIPES, Recipe
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "main"]
 
 LICENCE = "MIT"
 
 _EVERY = (*CONTRASTS, ANY_CONTRAST)
 _SOURCE = "fastseg: trained by tools/train/all on synthetic images only"
 # Before calibration on real volumes.
-_THRESHOLDS = {Role.DETECT_SLICES: 0.3}
+_THRESHOLDS = {Role.DETECT_SLICES: 0.55}
 _MIDDLE = 0.5
 
 
@@ -86,3 +88,21 @@ def _svm(contrast: str, work: Path, target: Path) -> SvmModel:
     path = target / f"svm_{contrast}.npy"
     shutil.copyfile(work / "svm" / path.name, path)
     return SvmModel(path, hashlib.sha256(path.read_bytes()).hexdigest(), contrast, target.name)
+
+
+def main() -> int:
+    """Make a pack of a finished training."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="folder of the training")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the pack")
+    parser.add_argument("--seed", type=int, default=1, help="of the training, for the record")
+    options = parser.parse_args()
+    try:
+        print(f"{assemble(options.work, options.out, seed=options.seed)} made")
+    except FileNotFoundError as error:
+        parser.error(f"{error.filename} is missing: finish the training in {options.work} first")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

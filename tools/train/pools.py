@@ -18,9 +18,9 @@ PoolKind = Literal["whole", "crops", "blocks"]
 
 #: Samples at full length, slices of each, and whether they are whole slices.
 POOLS: dict[PoolKind, tuple[int, int, bool]] = {
-    "whole": (30_000, 1, True),
-    "crops": (36_000, 1, False),
-    "blocks": (2_000, 16, False),
+    "whole": (24_000, 1, True),
+    "crops": (30_000, 1, False),
+    "blocks": (1_500, 16, False),
 }
 
 

@@ -177,7 +177,7 @@ def _inputs(network: Network, case: Case, data: Path) -> NDArray[np.float32]:
     native = image.reoriented(SCT_RPI)
     slices = finite_slices(as_slices(native))
     if network.role is Role.DETECT_SLICES:
-        every = slices[:: -(-len(slices) // _MOST_SLICES)]
+        every = np.ascontiguousarray(slices[:: -(-len(slices) // _MOST_SLICES)])
         return padded_slices(resample_in_plane(every, working_grid(native.grid, HEAT_ZOOM)), network)[0]
     mask = Volume(np.asarray(reference.voxels, np.uint8), reference.grid).reoriented(SCT_RPI)
     line = centerline_from_volume(mask, native.grid, working_grid(native.grid))

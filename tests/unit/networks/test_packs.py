@@ -82,16 +82,33 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert load_pack(tmp_path / "mine") == pack
 
 
-def test_the_built_in_pack_has_a_segmenter_and_a_detector_for_every_contrast_and_none(packs):
+def test_the_built_in_pack_has_everything_for_every_contrast_and_none(packs):
     pack = find_pack("default")
+    sizes = {
+        Role.DETECT_SLICES: (0, 0),
+        Role.SEGMENT_2D: (64, 64),
+        Role.SEGMENT_2D_LIGHT: (64, 64),
+        Role.SEGMENT_3D: (64, 64, 0),
+    }
     for contrast in (*CONTRASTS, "auto"):
-        segmenter = pack.network(Role.SEGMENT_2D, contrast)
-        detector = pack.network(Role.DETECT_SLICES, contrast)
-        assert (segmenter.spatial, segmenter.channels_last) == ((64, 64), False)
-        assert (segmenter.mean, segmenter.std, segmenter.thresholds[contrast]) == (0.0, 1.0, 0.5)
-        assert (detector.spatial, detector.channels_last) == ((0, 0), False)
+        for role, spatial in sizes.items():
+            network = pack.network(role, contrast)
+            assert (network.spatial, network.channels_last) == (spatial, False)
+            assert 0 < network.thresholds[contrast] < 1
+        assert pack.detectors(contrast) == ("cnn", "svm")
     assert pack.card.is_file()
-    assert [check.problem for check in verify_pack(pack)] == ["", ""]
+    assert not any(check.problem for check in verify_pack(pack))
+
+
+def test_the_built_in_pack_is_small(packs):
+    pack = find_pack("default")
+    assert sum(item.path.stat().st_size for item in pack.items) < 8e6
+
+
+def test_every_precision_of_the_built_in_segmenters_was_measured(packs):
+    for network in find_pack("default").networks:
+        assert set(network.precision) == {"fp16", "bf16", "int8"}
+        assert network.macs_millions > 0
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -107,7 +124,7 @@ def test_the_built_in_networks_take_batches_of_any_length(packs, count):
     assert result.max() <= 1
     slices = np.random.default_rng(0).uniform(0, 1.2, (count, 1, 48, 80)).astype(np.float32)
     with open_engine(pack.network(Role.DETECT_SLICES, "dwi")) as engine:
-        assert engine.infer(slices).shape == slices.shape
+        assert engine.infer(slices).shape == (count, 1, 24, 40)  # pixels of 2 mm
 
 
 def test_fastseg_packs_comes_before_the_users_folder_before_the_built_in(tmp_path, monkeypatch):

@@ -286,7 +286,7 @@ def _draw_blobs(region: int, reach: float) -> NDArray[np.float64]:
 @compiled
 def _draw_bones(half_width: float, half_height: float, front: float) -> NDArray[np.float64]:
     """Tubes of cortex around marrow: the rings that look most like a spinal canal, and are none."""
-    bones = np.zeros((np.random.randint(0, 3), 5))
+    bones = np.zeros((np.random.randint(0, 4), 5))
     for q in range(len(bones)):
         bones[q, 0] = between(-0.5, 0.5) * half_width
         bones[q, 1] = front + between(-0.5, 0.5) * half_height

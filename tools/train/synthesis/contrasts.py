@@ -21,9 +21,9 @@ KINDS = ("t2", "t1", "t2s", "dwi", "mt", "random")
 
 #: mm by which masks stay inside the boundary, by kind: people draw inside the half-maximum contour, and how
 #: far depends on the contrast.
-MARGINS = np.array([0.16, 0.28, 0.11, 0.03, 0.25, 0.15])
+MARGINS = np.array([0.15, 0.30, 0.11, 0.01, 0.30, 0.15])
 
-_SHARES = np.array([0.25, 0.18, 0.18, 0.12, 0.07, 0.20])
+_SHARES = np.array([0.25, 0.18, 0.17, 0.15, 0.07, 0.18])
 
 
 @compiled
@@ -105,7 +105,7 @@ def _dwi(m: NDArray[np.float64]) -> None:
     for tissue in range(tissues.N_TISSUES):
         m[tissue] = rest * between(0.3, 1.3)
     m[tissues.CSF], m[tissues.WHITE] = between(0.0, 0.2), cord
-    m[tissues.GREY], m[tissues.FISSURE] = cord * between(0.85, 1.1), cord * between(0.7, 1.0)
+    m[tissues.GREY], m[tissues.FISSURE] = cord * between(0.55, 1.1), cord * between(0.7, 1.0)
     m[tissues.CORTEX], m[tissues.ROOT] = between(0.0, 0.05), cord * between(0.2, 0.9)
     m[tissues.LESION], m[tissues.CANAL] = cord * between(0.6, 1.2), cord * between(0.5, 1.0)
     m[tissues.BRAIN_GREY], m[tissues.BRAIN_WHITE] = cord * between(0.6, 1.1), cord * between(0.6, 1.1)

@@ -28,8 +28,8 @@ _CROP_FINE, _CROP_PIXEL = 192, 0.25
 _WHOLE_FINE, _WHOLE_PIXEL = 200, 0.8
 
 # How often each region is drawn: neck, thorax, lumbar, cauda, head, limb, adrift, nothing.
-_CROP_REGIONS = np.array([0.51, 0.17, 0.14, 0.05, 0.03, 0.03, 0.05, 0.02])
-_WHOLE_REGIONS = np.array([0.36, 0.14, 0.12, 0.10, 0.10, 0.06, 0.09, 0.03])
+_CROP_REGIONS = np.array([0.49, 0.17, 0.13, 0.05, 0.03, 0.05, 0.06, 0.02])
+_WHOLE_REGIONS = np.array([0.33, 0.13, 0.12, 0.10, 0.10, 0.10, 0.09, 0.03])
 
 # Consecutive slices look alike over so many mm: shapes of muscles and organs; texture within tissues.
 _SHAPE_LENGTH, _TEXTURE_LENGTH = 14.0, 4.0
@@ -176,7 +176,7 @@ def _one(
     grains = _draw_fields(n, extent, 2, 1.2, 9.0)
     profile = coil_profile(n, kind)
     resolution = draw_resolution(kind, zoom if whole else 0.0)
-    sigma = between(0.0, 1.0) ** 2 * (0.2 if chance(0.1) else 0.1)
+    sigma = between(0.0, 1.0) ** 2 * (0.22 if chance(0.2) else 0.1)
     ghost, sinc = chance(0.08), chance(0.25)
     warp = np.empty((2, n, n), np.float32)
 
