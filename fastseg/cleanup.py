@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from fastseg.quirks import MENDED, Quirks
 
 __all__ = ["Cleaned", "clean_slices", "clean_volume"]
 
-#: Objects above the cord and smaller than this part of it are removed.
+#: Objects beyond the ends of the cord and smaller than this part of it are removed.
 SMALL_OBJECT = 0.1
 #: Gaps along z shorter than this are filled, in mm.
 LONGEST_GAP = 10.0
@@ -76,7 +77,7 @@ def clean_volume(
     support: float = 0.0,
     quirks: Quirks = MENDED,
 ) -> Cleaned:
-    """Remove stray objects above the cord, fill short gaps, remove end slices that are far too small.
+    """Remove stray objects beyond the cord's ends, fill short gaps, remove end slices that are far too small.
 
     Parameters
     ----------
@@ -90,7 +91,10 @@ def clean_volume(
     Gros et al. 2019 do not describe this step; it is SCT's. Which of its quirks are kept decides `quirks`.
     """
     values = values.copy()
-    notes = _remove_objects_above(values, support, first_slice)
+    notes = [*_remove_objects_beyond(values, support, first_slice, "above")]
+    if not quirks.objects_below_stay:
+        upside_down = values[::-1]
+        notes += _remove_objects_beyond(upside_down, support, first_slice + len(values) - 1, "below")
     notes += _fill_gaps(values, zooms[2], support, first_slice, announce_only=quirks.gaps_stay)
     if quirks.edges_by_index:
         notes += _trim_ends_by_index(values, first_slice)
@@ -99,11 +103,14 @@ def clean_volume(
     return Cleaned(values, tuple(notes))
 
 
-def _remove_objects_above(values: NDArray[np.float32], support: float, first_slice: int) -> list[str]:
-    """Clear small objects above the top slice of the largest one (6-connected). In place.
+def _remove_objects_beyond(
+    values: NDArray[np.float32], support: float, first_slice: int, where: Literal["above", "below"]
+) -> list[str]:
+    """Clear small objects beyond the last slice of the largest one (6-connected). In place.
 
-    Objects are told apart anew in the part above, so the end of an object that reaches up beside the cord
-    goes too. Of equally large objects the first in (x, y, z) order is the cord.
+    Objects are told apart anew in the part beyond, so the end of an object that reaches up beside the cord
+    goes too. Of equally large objects the first in (x, y, z) order is the cord. Slices come in the direction
+    that is looked into, so below the cord they are counted down from `first_slice`.
     """
     labels, count = _labelled(values > support)
     if count < 2:
@@ -111,14 +118,15 @@ def _remove_objects_above(values: NDArray[np.float32], support: float, first_sli
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     cord = int(sizes.argmax())
-    top = int(np.flatnonzero((labels == cord).any(axis=(1, 2)))[-1]) + 1
-    above, _ = _labelled(values[top:] > support)
-    small = np.bincount(above.ravel(), minlength=1) < SMALL_OBJECT * sizes[cord]
+    end = int(np.flatnonzero((labels == cord).any(axis=(1, 2)))[-1]) + 1
+    beyond, _ = _labelled(values[end:] > support)
+    small = np.bincount(beyond.ravel(), minlength=1) < SMALL_OBJECT * sizes[cord]
     small[0] = False
     if not small.any():
         return []
-    values[top:][small[above]] = 0
-    return [f"removed {int(small.sum())} small objects above slice {first_slice + top - 1}"]
+    values[end:][small[beyond]] = 0
+    last = first_slice + (end - 1 if where == "above" else 1 - end)
+    return [f"removed {int(small.sum())} small objects {where} slice {last}"]
 
 
 def _labelled(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:

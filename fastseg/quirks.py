@@ -30,6 +30,7 @@ class Quirks:
     header_codes_rewritten : qform and sform are rewritten, codes of 0 become 2 (quirk 13)
     centerline_by_index : a centerline on another grid is used by index (quirk 14)
     soft_of_nothing : a soft result is given also when no voxel is cord (quirk 15)
+    objects_below_stay : small objects are removed above the cord only (quirk 16)
     """
 
     gaps_stay: bool = False
@@ -42,6 +43,7 @@ class Quirks:
     header_codes_rewritten: bool = False
     centerline_by_index: bool = False
     soft_of_nothing: bool = False
+    objects_below_stay: bool = False
 
 
 MENDED = Quirks()
@@ -56,4 +58,5 @@ SCT_QUIRKS = Quirks(
     header_codes_rewritten=True,
     centerline_by_index=True,
     soft_of_nothing=True,
+    objects_below_stay=True,
 )

@@ -9,6 +9,7 @@ import numpy as np
 
 def clean_volume(mask, zooms):
     mask = remove_objects_above(mask)
+    mask = remove_objects_above(mask[::-1])[::-1]  # and below
     mask = fill_gaps(mask, zooms[2])
     return trim_ends(mask)
 

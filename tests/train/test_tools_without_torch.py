@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -102,3 +105,13 @@ def test_hard_negatives_are_far_from_the_cord_and_from_each_other() -> None:
     assert np.hypot(*(found - centre).T).min() >= 9
     apart = np.hypot(*(found[:, None] - found[None]).transpose(2, 0, 1))
     assert apart[~np.eye(4, dtype=bool)].min() >= 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tools.train.precision", "tools.train.synthesis.samples", "tools.evaluation.calibration"],
+)
+def test_examples_in_docstrings_hold(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0

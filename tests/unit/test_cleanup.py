@@ -121,6 +121,17 @@ def test_a_small_object_above_the_cord_goes_and_one_below_or_large_stays() -> No
     assert cleaned.notes[0] == "removed 1 small objects above slice 107"
 
 
+def test_small_objects_go_from_both_ends_where_the_quirk_is_mended() -> None:
+    values = _cord(16, missing=[0, 1, 2, *range(10, 16)])
+    values[0, 9, 9] = values[14, 9, 9] = 1
+    cleaned = clean_volume(values, (1, 1, 20), first_slice=100)
+    np.testing.assert_array_equal(cleaned.values, _cord(16, missing=[0, 1, 2, *range(10, 16)]))
+    assert cleaned.notes == (
+        "removed 1 small objects above slice 109",
+        "removed 1 small objects below slice 103",
+    )
+
+
 @pytest.mark.parametrize(
     ("pz", "missing", "filled"), [(2.5, 3, True), (2.5, 4, False), (0.5, 19, True), (0.5, 20, False)]
 )

@@ -50,6 +50,10 @@ def for_sct(network: Network, contrast: str, kind: str) -> bytes:
     return wrapped(network.path.read_bytes(), network, sct, contrast, {"fastseg.pack": "test"})
 
 
+# Heat of a whole-slice detector that falls on SCT's threshold.
+_HEAT = 0.2
+
+
 def moved(p: Any, ours: float, theirs: float) -> Any:
     k = theirs / (1 - theirs) / (ours / (1 - ours))  # the logit shifted, written with odds
     return k * p / (k * p + 1 - p)
@@ -201,7 +205,7 @@ def test_a_whole_slice_detector_sees_scts_block_at_1_mm(channels_last: bool, tmp
     wanted = doubled(heat.reshape(2, 48, 48))[:, 8:-8, 8:-8]
     result = run(for_sct(network, "t2s", "ctr"), ((blocks - sct.mean) / sct.std)[..., None])
     assert result.shape == (2, 80, 80, 1)
-    np.testing.assert_allclose(result[..., 0], wanted, **_SAME)
+    np.testing.assert_allclose(result[..., 0], moved(wanted, _HEAT, 0.5), **_SAME)
 
 
 def test_heat_of_larger_pixels_is_brought_to_scts_all_the_same(tmp_path: Path) -> None:
@@ -217,7 +221,8 @@ def test_heat_of_larger_pixels_is_brought_to_scts_all_the_same(tmp_path: Path) -
     blocks = np.broadcast_to(np.linspace(0, 255, 80), (1, 80, 80))  # a ramp stays a ramp
     result = run(for_sct(network, "t1", "ctr"), ((blocks - sct.mean) / sct.std)[..., None])[..., 0]
     inside = slice(8, -8)
-    np.testing.assert_allclose(result[:, inside, inside], blocks[:, inside, inside] / 255, **_SAME)
+    wanted = moved(blocks[:, inside, inside] / 255, _HEAT, 0.5)
+    np.testing.assert_allclose(result[:, inside, inside], wanted, **_SAME)
 
 
 def doubled(images: Any) -> Any:
@@ -231,10 +236,8 @@ def doubled(images: Any) -> Any:
     return images
 
 
-@pytest.mark.parametrize(("threshold", "wanted"), [(0.5, 3.5), (0.1, 4.3), (0.9, 2.8)])
-def test_a_blob_of_3_mm_becomes_a_cross_section_as_wide_as_the_cord(
-    threshold: float, wanted: float, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("threshold", [0.5, 0.1, 0.9])
+def test_a_blob_of_3_mm_becomes_a_disc_whatever_the_packs_threshold(threshold: float, tmp_path: Path) -> None:
     """A bright spot stands for the cord, the network gives it back as it is."""
     network = in_pack(identity(tmp_path, (0, 0)), Role.DETECT_SLICES, "t2", threshold, std=0.8)
     sct = sct_network("t2", "ctr", "0" * 64, "test")
@@ -242,7 +245,7 @@ def test_a_blob_of_3_mm_becomes_a_cross_section_as_wide_as_the_cord(
     block = 255 * np.exp(-(x**2 + y**2) / (2 * 3**2))
     result = run(for_sct(network, "t2", "ctr"), ((block - sct.mean) / sct.std)[None, ..., None])
     radius = np.sqrt((result > 0.5).sum() / 4 / np.pi)
-    assert radius == pytest.approx(wanted, abs=0.2)  # the pixels of 1 mm blunt the peak
+    assert radius == pytest.approx(5.4, abs=0.2)  # the pixels of 1 mm blunt the peak
 
 
 def test_a_block_detector_passes_through(tmp_path: Path) -> None:

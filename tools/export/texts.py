@@ -87,8 +87,8 @@ What differs
 - Intensities and axes are translated inside the graphs: SCT's mean and std are taken back, the pack's are
   done.
 - *_ctr.onnx of a pack whose detector sees whole slices at 1 mm: it is given SCT's blocks of 40 x 40 mm, so it
-  sees less than in fastseg. Its heat, a blob around the cord's centre, stands for the cord's probability; the
-  pack's threshold for it, but no less than 0.35 and no more than 0.65, falls on SCT's 0.5.
+  sees less than in fastseg. Its heat, a blob around the cord's centre, stands for the cord's probability; a
+  heat of 0.2 falls on SCT's 0.5, whatever the pack's own threshold is.
 - *_sc_3D.onnx of a pack whose network takes fewer pixels, or any depth, is given the part of SCT's block that
   it is made for; what lies around it is background. In t2s, SCT takes its percentiles from 96 x 96 pixels
   where fastseg takes them from 64 x 64, so 3D masks of t2s differ a little from fastseg's; volumes of more
