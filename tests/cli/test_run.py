@@ -16,6 +16,8 @@ import pytest
 
 from fastseg.engines.onnxruntime_cpu import OnnxRuntimeCpu
 from fastseg.errors import InferenceError
+from fastseg.networks.network import Role
+from fastseg.networks.packs import find_pack
 from fastseg.segmenter import Segmenter
 from tests.phantom_files import fastseg, files_below, save, save_phantom, voxels_of
 from tests.unit.networks.stand_ins import own_pack, sct_folder
@@ -133,7 +135,8 @@ def test_no_contrast_is_needed_and_the_sidecar_says_so(here: Path) -> None:
     assert err.startswith("ok ")
     assert err.count("\n") == 1
     block = json.loads((here / "sub-01_T1w_seg.json").read_text())["Fastseg"]
-    assert (block["Contrast"], block["Centerline"], block["Threshold"]) == ("auto", "cnn", 0.5)
+    threshold = find_pack("default").network(Role.SEGMENT_2D, "auto").thresholds["auto"]
+    assert (block["Contrast"], block["Centerline"], block["Threshold"]) == ("auto", "cnn", threshold)
     assert json.loads((here / "run.json").read_text())["Contrast"] == "auto"
 
 

@@ -11,7 +11,8 @@ import pytest
 from fastseg import locator
 from fastseg.errors import CordNotFound, InputError, NetworkError, OptionError
 from fastseg.locator import Locator
-from fastseg.networks.network import CONTRASTS
+from fastseg.networks.network import CONTRASTS, Role
+from fastseg.networks.packs import find_pack
 from fastseg.networks.sct import import_sct
 from fastseg.options import Detector, Options
 from fastseg.phantom import make_phantom
@@ -28,6 +29,11 @@ def _segment(image: Volume = _IMAGE, given: Volume | None = None, **options: Any
     settings: dict[str, Any] = {"contrast": "t2", "detector": "auto" if given is None else "file"}
     with Segmenter(Options(**settings | options)) as segmenter:
         return segmenter.segment(image, given)
+
+
+def _threshold(contrast: str) -> float:
+    """The built-in 2D network's own."""
+    return find_pack("default").network(Role.SEGMENT_2D, contrast).thresholds[contrast]
 
 
 def _dice(a: Any, b: Any) -> float:
@@ -56,7 +62,7 @@ def test_a_result_lies_on_the_images_grid_and_says_what_was_done() -> None:
     assert result.mask.grid is _IMAGE.grid or result.mask.grid.same_space(_IMAGE.grid, 1e-9)
     assert result.mask.voxels.dtype == np.uint8
     assert set(np.unique(result.mask.voxels)) == {0, 1}
-    assert (result.detector, result.threshold) == ("cnn", 0.5)
+    assert (result.detector, result.threshold) == ("cnn", _threshold("t2"))
     assert set(result.engines) == set(result.networks) == {"detect", "segment"}
     assert all(len(digest) == 64 for _, digest in result.networks.values())
     assert list(result.seconds) == ["prepare", "centerline", "crop", "predict", "clean", "back"]
@@ -304,8 +310,9 @@ def test_a_closed_segmenter_with_an_svm_says_so_too(svm_pack: Path) -> None:
 def test_no_contrast_is_needed_with_the_built_in_pack() -> None:
     with Segmenter(Options()) as segmenter:
         result = segmenter.segment(_IMAGE)
-    np.testing.assert_array_equal(result.mask.voxels, _segment().mask.voxels)
-    assert (result.detector, result.threshold, result.notes) == ("cnn", 0.5, ())
+    same = _segment(threshold=_threshold("auto"))
+    np.testing.assert_array_equal(result.mask.voxels, same.mask.voxels)
+    assert (result.detector, result.threshold, result.notes) == ("cnn", _threshold("auto"), ())
 
 
 def test_a_given_contrast_selects_its_threshold(tmp_path: Path) -> None:

@@ -27,12 +27,14 @@ class Score:
     dice : mean over people of the mean over their volumes; a volume that failed has 0
     worst : smallest Dice of a volume
     area_bias_percent : mean over people as above, of volumes that did not fail; nan where all did
+    missed : volumes that do not reach the Dice that is asked of them
     """
 
     threshold: float
     dice: float
     worst: float
     area_bias_percent: float
+    missed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +76,17 @@ def scores(sweep: Sweep, contrast: str, *, without: str = "") -> list[Score]:
                 dice=_mean_of_means(people, lambda result: result.dice),
                 worst=min(result.dice for result in every),
                 area_bias_percent=_mean_of_means(people, _area_bias),
+                missed=sum(result.dice < (result.case.at_least or 0) for result in every),
             )
         )
     return found
 
 
 def choose(candidates: Sequence[Score]) -> float:
-    """Choose a threshold: of those with Dice within 0.002 of the best, the one with the smallest area bias.
+    """Choose a threshold, of those with Dice within 0.002 of the best.
 
-    Of two that are equally good, the one nearer to the middle of the range.
+    The one with which the fewest volumes miss the Dice that is asked of them; then the one with the smallest
+    area bias; of two that are equally good, the one nearer to the middle of the range.
 
     Examples
     --------
@@ -92,9 +96,9 @@ def choose(candidates: Sequence[Score]) -> float:
     best = max(score.dice for score in candidates)
     good = [score for score in candidates if score.dice >= best - _AS_GOOD]
 
-    def badness(score: Score) -> tuple[float, float]:
+    def badness(score: Score) -> tuple[int, float, float]:
         bias = score.area_bias_percent
-        return (math.inf if math.isnan(bias) else abs(bias), abs(score.threshold - 0.5))
+        return (score.missed, math.inf if math.isnan(bias) else abs(bias), abs(score.threshold - 0.5))
 
     return min(good, key=badness).threshold
 

@@ -40,6 +40,7 @@ def averaged(by_contrast: Mapping[str, Sequence[Score]]) -> list[Score]:
             math.fsum(score.dice for score in column) / len(column),
             min(score.worst for score in column),
             math.fsum(score.area_bias_percent for score in column) / len(column),
+            sum(score.missed for score in column),
         )
         for column in columns
     ]
@@ -50,16 +51,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, required=True, metavar="FOLDER", help="the pack")
     parser.add_argument("--data", type=Path, metavar="DIR", help="real volumes  [../shared/data]")
+    parser.add_argument(
+        "--kernel",
+        action="append",
+        choices=list(KERNELS.values()),
+        help="calibrate this network only; may be repeated",
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     data = options.data or default_data(Path(__file__).resolve().parents[2])
     if not data.is_dir():
         parser.error(f"{data} is not a folder: name the one with the real volumes with --data")
     cases = [case for case in read_list().cases if case.counted]
+    kernels = options.kernel or list(KERNELS.values())
     try:
         pack = load_pack(options.models)
         networks = tuple(
-            _calibrated(network, options, cases, data) if network.role in KERNELS else network
+            _calibrated(network, options, cases, data) if KERNELS.get(network.role) in kernels else network
             for network in pack.networks
         )
         (options.models / "pack.toml").write_text(pack_toml(replace(pack, networks=networks)))

@@ -19,7 +19,7 @@ from tools.train.svm import train_svm
 __all__ = ["FULL_MINUTES", "SVM_CONTRASTS", "make_network", "make_svms"]
 
 #: Minutes that everything takes at full length on two cores of a server of 2021 (AMD EPYC, Zen 3).
-FULL_MINUTES = 45.0
+FULL_MINUTES = 35.0
 
 #: Contrasts that get an SVM; auto is for volumes whose contrast was not given.
 SVM_CONTRASTS = ("t1", "t2", "t2s", "dwi", "auto")
@@ -121,8 +121,8 @@ def main() -> int:
     if options.device != "cpu" and not torch.cuda.is_available():
         parser.error(f"--device {options.device}: torch sees no GPU; leave it out to train on the CPU")
     share = options.minutes / FULL_MINUTES
-    options.work.mkdir(parents=True, exist_ok=True)
     if options.name == "svm":
+        options.work.mkdir(parents=True, exist_ok=True)
         make_svms(options.work, seed=options.seed, share=share, threads=options.threads)
         return 0
     recipe = RECIPES[options.name]
@@ -130,6 +130,7 @@ def main() -> int:
         parser.error(
             f"{options.name} starts from {recipe.starts_from}: train that first, into the same --work"
         )
+    options.work.mkdir(parents=True, exist_ok=True)
     path = make_network(
         recipe,
         options.work,
