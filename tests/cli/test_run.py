@@ -181,7 +181,7 @@ def test_a_centerline_that_another_detector_had_to_find_is_warned_of(volumes: Pa
     assert err.startswith("no_cord ")
 
 
-def test_kernels_of_the_svm_are_loaded_when_it_has_to_run_and_not_before(volumes: Path, here: Path) -> None:
+def test_the_svms_code_is_loaded_when_it_has_to_run_and_not_before(volumes: Path, here: Path) -> None:
     """They would take a tenth of a start."""
     for name in ("sees", "blind"):
         own_pack(here / name, blind=name == "blind", centerline="cnn")

@@ -24,7 +24,8 @@ _WORK_HERE = {
 
 # Where the default mode may differ: case -> quirk that was mended. README.md beside this file explains them.
 _MENDED = {
-    "tutlumbar": "1, 2: gaps are filled, both ends are tested",
+    "tutlumbar": "1, 2, 16: gaps are filled, both ends are tested, objects below removed",
+    "zctx_tutlumbar": "16: an object below the cord is removed",
     "odd_ctl_gap3": "1: gaps are filled",
     "odd_ctl_bottom_blob": "1: gaps are filled",
     "odd_two_cords": "1, 9: gaps are filled and objects removed, also in soft masks",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -68,73 +68,63 @@ class Recipe:
         return count_macs(self.build(), self.shape) / depth
 
 
-_ALL = (
-    Recipe(
-        name="detector",
-        role=Role.DETECT_SLICES,
-        pool="whole",
-        build=Detector,
-        batches=whole_batches,
-        size=32,
-        steps=2000,
-        rate=2e-3,
-        loss=heat_loss,
-        score=peak_error,
-        inputs="slices",
-        outputs="heat",
-        shape=(1, 144, 144),
-        free=("", "x", "y"),
-    ),
-    Recipe(
-        name="segmenter_2d",
-        role=Role.SEGMENT_2D,
-        pool="crops",
-        build=lambda: Segmenter2d(_SEGMENTER, coarse_start=True),
-        batches=crop_batches,
-        size=32,
-        steps=1600,
-        rate=2e-3,
-        loss=mask_loss,
-        score=mask_dice,
-        inputs="crops",
-        outputs="probabilities",
-        shape=(1, 64, 64),
-        free=("", "", ""),
-    ),
-    Recipe(
-        name="segmenter_2d_light",
-        role=Role.SEGMENT_2D_LIGHT,
-        pool="crops",
-        build=lambda: Segmenter2d(_LIGHT, coarse_start=True),
-        batches=crop_batches,
-        size=32,
-        steps=2600,
-        rate=2e-3,
-        loss=mask_loss,
-        score=mask_dice,
-        inputs="crops",
-        outputs="probabilities",
-        shape=(1, 64, 64),
-        free=("", "", ""),
-    ),
-    Recipe(
-        name="segmenter_3d",
-        role=Role.SEGMENT_3D,
-        pool="blocks",
-        build=lambda: Segmenter3d(_SEGMENTER, coarse_start=True),
-        batches=block_batches,
-        size=4,
-        steps=600,
-        rate=5e-4,
-        loss=mask_loss,
-        score=mask_dice,
-        inputs="blocks",
-        outputs="probabilities",
-        shape=(1, 64, 64, 48),
-        free=("", "", "", "z"),
-        starts_from="segmenter_2d",
-    ),
+_DETECTOR = Recipe(
+    name="detector",
+    role=Role.DETECT_SLICES,
+    pool="whole",
+    build=Detector,
+    batches=whole_batches,
+    size=32,
+    steps=2000,
+    rate=2e-3,
+    loss=heat_loss,
+    score=peak_error,
+    inputs="slices",
+    outputs="heat",
+    shape=(1, 144, 144),
+    free=("", "x", "y"),
+)
+
+_SEGMENTER_2D = Recipe(
+    name="segmenter_2d",
+    role=Role.SEGMENT_2D,
+    pool="crops",
+    build=lambda: Segmenter2d(_SEGMENTER, coarse_start=True),
+    batches=crop_batches,
+    size=32,
+    steps=1600,
+    rate=2e-3,
+    loss=mask_loss,
+    score=mask_dice,
+    inputs="crops",
+    outputs="probabilities",
+    shape=(1, 64, 64),
+    free=("", "", ""),
+)
+
+_SEGMENTER_2D_LIGHT = replace(
+    _SEGMENTER_2D,
+    name="segmenter_2d_light",
+    role=Role.SEGMENT_2D_LIGHT,
+    build=lambda: Segmenter2d(_LIGHT, coarse_start=True),
+    steps=2600,
+)
+
+_SEGMENTER_3D = replace(
+    _SEGMENTER_2D,
+    name="segmenter_3d",
+    role=Role.SEGMENT_3D,
+    pool="blocks",
+    build=lambda: Segmenter3d(_SEGMENTER, coarse_start=True),
+    batches=block_batches,
+    size=4,
+    steps=600,
+    rate=5e-4,
+    inputs="blocks",
+    shape=(1, 64, 64, 48),
+    free=("", "", "", "z"),
+    starts_from="segmenter_2d",
 )
 
 #: By name.
-RECIPES = {recipe.name: recipe for recipe in _ALL}
+RECIPES = {recipe.name: recipe for recipe in (_DETECTOR, _SEGMENTER_2D, _SEGMENTER_2D_LIGHT, _SEGMENTER_3D)}
