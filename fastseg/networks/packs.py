@@ -7,7 +7,6 @@ digest is checked when the file is about to be used (`Pack.network`, `read_svm`,
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 import tomllib
@@ -39,7 +38,6 @@ __all__ = [
     "list_packs",
     "load_pack",
     "pack_digest",
-    "pack_toml",
     "read_svm",
     "search_path",
     "user_folder",
@@ -54,8 +52,8 @@ PackDetector = Literal["svm", "cnn"]
 # Where pack.toml does not say which detector comes first: SCT's order.
 _FIRST_DETECTOR: PackDetector = "svm"
 
-# Layout -> spatial axes, channels last.
-_LAYOUTS = {"NCHW": (2, False), "NHWC": (2, True), "NCDHW": (3, False), "NDHWC": (3, True)}
+#: Layout -> spatial axes, channels last.
+LAYOUTS = {"NCHW": (2, False), "NHWC": (2, True), "NCDHW": (3, False), "NDHWC": (3, True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,63 +279,6 @@ def load_pack(folder: str | Path) -> Pack:
     return pack
 
 
-def pack_toml(pack: Pack) -> str:
-    """Write what `load_pack` reads.
-
-    Examples
-    --------
-    >>> print(pack_toml(find_pack("default")).splitlines()[0])
-    format = 1
-    """
-    lines = [
-        f"format = {FORMAT}",
-        f"version = {_quoted(pack.version)}",
-        f"licence = {_quoted(pack.licence)}",
-        f"source = {_quoted(pack.source)}",
-        f"centerline = {_quoted(pack.centerline)}",
-    ]
-    for network in pack.networks:
-        origin = pack.origins[network.path.name]
-        thresholds = ", ".join(f"{c} = {network.thresholds[c]!r}" for c in network.contrasts)
-        layout = (len(network.spatial), network.channels_last)
-        lines += [
-            "",
-            "[[network]]",
-            f"file = {_quoted(network.path.name)}",
-            f"sha256 = {_quoted(network.sha256)}",
-            f"role = {_quoted(network.role)}",
-            f"contrasts = [{', '.join(map(_quoted, network.contrasts))}]",
-            f"spatial = [{', '.join(map(str, network.spatial))}]",
-            f"layout = {_quoted(next(name for name, facts in _LAYOUTS.items() if facts == layout))}",
-            f"mean = {network.mean!r}",
-            f"std = {network.std!r}",
-            f"thresholds = {{ {thresholds} }}",
-            *([] if network.macs_millions is None else [f"macs_millions = {network.macs_millions!r}"]),
-            f"source = {_quoted(origin.source)}",
-            f"licence = {_quoted(origin.licence)}",
-        ]
-        for name, lost in network.precision.items():
-            lines += [
-                "",
-                f"[network.precision.{name}]",
-                f"max_difference = {lost.max_difference!r}",
-                f"flipped_per_million = {lost.flipped_per_million!r}",
-                f"dice = {lost.dice!r}",
-            ]
-    for model in pack.svm_models:
-        origin = pack.origins[model.path.name]
-        lines += [
-            "",
-            "[[svm]]",
-            f"file = {_quoted(model.path.name)}",
-            f"sha256 = {_quoted(model.sha256)}",
-            f"contrast = {_quoted(model.contrast)}",
-            f"source = {_quoted(origin.source)}",
-            f"licence = {_quoted(origin.licence)}",
-        ]
-    return "\n".join(lines) + "\n"
-
-
 def pack_digest(pack: Pack) -> str:
     """Give one sha256 for all files of a pack, for records: that of their sorted digests, one a line."""
     digests = sorted({item.sha256 for item in pack.items})
@@ -408,7 +349,7 @@ def _pack_folders() -> list[Path]:
 def _network(table: Table, folder: Path) -> Network:
     role = table.choice("role", tuple(Role))
     contrasts = table.contrasts("contrasts")
-    axes, channels_last = _LAYOUTS[table.choice("layout", tuple(_LAYOUTS))]
+    axes, channels_last = LAYOUTS[table.choice("layout", tuple(LAYOUTS))]
     spatial = table.sizes("spatial")
     if not len(spatial) == axes == (3 if role == Role.SEGMENT_3D else 2):
         raise table.error("'spatial', 'layout' and 'role' do not go together")
@@ -460,8 +401,3 @@ def _refuse_ambiguous(pack: Pack, path: Path) -> None:
 
 def _in_order(contrasts: Iterable[str]) -> list[str]:
     return sorted(contrasts, key=(*CONTRASTS, ANY_CONTRAST).index)
-
-
-def _quoted(text: str) -> str:
-    # A TOML basic string escapes like JSON, and DEL besides.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from fastseg.errors import NetworkError
 from fastseg.networks.network import Network, SvmModel
-from fastseg.networks.packs import Pack, load_pack, pack_toml, search_path, user_folder, verify_pack
+from fastseg.networks.pack_toml import pack_toml
+from fastseg.networks.packs import Pack, load_pack, search_path, user_folder, verify_pack
 
 __all__ = ["check_name", "store_pack"]
 

@@ -12,7 +12,8 @@ import pytest
 
 from fastseg.cli import main as fastseg
 from fastseg.networks.network import Network, Role
-from fastseg.networks.packs import Origin, Pack, find_pack, pack_toml
+from fastseg.networks.pack_toml import pack_toml
+from fastseg.networks.packs import Origin, Pack, find_pack
 from fastseg.networks.sct import import_sct
 from tests.engines.onnx_networks import as_network
 from tools.export.sct import export

@@ -16,7 +16,8 @@ import pytest
 from fastseg.cli import main as fastseg
 from fastseg.errors import NetworkError, OutputError
 from fastseg.networks.network import Network, Role
-from fastseg.networks.packs import Origin, Pack, find_pack, pack_toml, verify_pack
+from fastseg.networks.pack_toml import pack_toml
+from fastseg.networks.packs import Origin, Pack, find_pack, verify_pack
 from fastseg.networks.sct import _network as sct_network
 from fastseg.networks.sct import import_sct, read_opencv_svm
 from fastseg.phantom import make_phantom

@@ -18,7 +18,8 @@ import numpy as np
 
 from fastseg.errors import FastsegError
 from fastseg.networks.network import ANY_CONTRAST, CONTRASTS, Network, Role
-from fastseg.networks.packs import load_pack, pack_toml
+from fastseg.networks.pack_toml import pack_toml
+from fastseg.networks.packs import load_pack
 from tools.evaluation.calibration import Score, choose, scores
 from tools.evaluation.runs import Result, Run, evaluate
 from tools.evaluation.volumes import Case, default_data, load_case, read_list

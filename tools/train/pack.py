@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from fastseg.networks.network import ANY_CONTRAST, CONTRASTS, Network, Role, SvmModel
-from fastseg.networks.packs import Origin, Pack, load_pack, pack_toml, verify_pack
+from fastseg.networks.pack_toml import pack_toml
+from fastseg.networks.packs import Origin, Pack, load_pack, verify_pack
 from tools.train.make import SVM_CONTRASTS
 from tools.train.recipes import RECIPES, Recipe
 

@@ -27,7 +27,8 @@ from fastseg.errors import FastsegError
 from fastseg.heatmap import HEAT_ZOOM
 from fastseg.intensity import finite_slices, rescale_percentiles
 from fastseg.networks.network import Network, Precision, Role
-from fastseg.networks.packs import load_pack, pack_toml
+from fastseg.networks.pack_toml import pack_toml
+from fastseg.networks.packs import load_pack
 from fastseg.resampling import as_slices, resample_in_plane, working_grid
 from fastseg.slice_detection import padded_slices
 from fastseg.volume import SCT_RPI, Volume

@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 
 from fastseg.networks.network import Network, Role, SvmModel
-from fastseg.networks.packs import Origin, Pack, pack_toml
+from fastseg.networks.pack_toml import pack_toml
+from fastseg.networks.packs import Origin, Pack
 
 CONTRASTS = ("t1", "t2", "t2s", "dwi")
 

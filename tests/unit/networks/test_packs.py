@@ -12,13 +12,13 @@ import pytest
 
 from fastseg.errors import NetworkError
 from fastseg.networks.network import CONTRASTS, Precision, Role
+from fastseg.networks.pack_toml import pack_toml
 from fastseg.networks.packs import (
     Pack,
     find_pack,
     list_packs,
     load_pack,
     pack_digest,
-    pack_toml,
     read_svm,
     search_path,
     verify_pack,
