@@ -16,13 +16,22 @@ class Engine(Protocol):
     """Runs one network.
 
     A context manager: nothing is loaded and no device is touched before ``__enter__``. `infer` is pure: the
-    same batch gives the same answer whatever ran before, and the caller owns the result. An engine may be
-    used from one thread at a time.
+    same batch gives the same answer whatever ran before, an image the same answer whatever lies beside it in
+    the batch, and the caller owns the result. An engine may be used from one thread at a time, unless it is
+    `concurrent`.
     """
 
     @property
     def name(self) -> str:
         """What ran, for records: engine, device and precision."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may call `infer` at once."""
+
+    @property
+    def batch(self) -> int:
+        """Images from which on a larger batch is no faster; known once the engine is open."""
 
     def __enter__(self) -> Self:
         """Load the network."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastseg.centerline import Centerline
 from fastseg.compilation import load_kernels
 from fastseg.engines.base import Engine
-from fastseg.engines.select import open_engine
+from fastseg.engines.select import Engines
 from fastseg.errors import CordNotFound, OptionError
 from fastseg.heatmap import locate_by_blocks, locate_by_slices, locate_by_svm
 from fastseg.intensity import check_signal, finite_slices
@@ -72,7 +72,8 @@ class Locator:
     options : what to do, the same for every volume
     models : name of a pack of networks, or a folder that holds one
     backend : engine to run the network with
-    threads : threads inside one inference. Results do not depend on it.
+    threads : threads that share one inference. Results do not depend on it.
+    engines : open engines to take and add to; they stay open. None: engines of its own.
 
     Raises
     ------
@@ -91,35 +92,50 @@ class Locator:
     """
 
     def __init__(
-        self, options: Options, *, models: str | Path = "default", backend: str = "auto", threads: int = 1
+        self,
+        options: Options,
+        *,
+        models: str | Path = "default",
+        backend: str = "auto",
+        threads: int = 1,
+        engines: Engines | None = None,
     ) -> None:
         self.options = options
         self.pack: Pack = find_pack(models)
-        self._open_engine = partial(open_engine, backend=backend, threads=threads)
-        self._stack = ExitStack()
+        self._shared = engines
+        self._engines = engines or Engines(backend, threads=threads)
         self._opened = False
+        self._lock = threading.Lock()
         self._coefficients: NDArray[np.float32] | None = None
         self._network: Loaded | None = None
 
     def __enter__(self) -> Self:
-        if self.detector == "svm":
-            self._svm()
-        elif self.detector == "cnn":
-            self._cnn()
+        try:
+            if self.detector == "svm":
+                self._svm()
+            elif self.detector == "cnn":
+                self._cnn()
+        except BaseException:
+            self._close()
+            raise
         self._opened = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._close()
+
+    def _close(self) -> None:
+        if self._shared is None:
+            self._engines.__exit__(None, None, None)
         self._network = self._coefficients = None
         self._opened = False
 
-    def load(self, role: Role, stack: ExitStack) -> Loaded:
-        """Open the pack's network for a role; the stack closes it."""
+    def load(self, role: Role) -> Loaded:
+        """Open the pack's network for a role."""
         network = self.pack.network(role, self.options.contrast)
-        return Loaded(network, stack.enter_context(self._open_engine(network)))
+        return Loaded(network, self._engines.open(network))
 
     @property
     def detector(self) -> Detector:
@@ -229,17 +245,20 @@ class Locator:
         )
 
     def _svm(self) -> NDArray[np.float32]:
-        if self._coefficients is None:
-            self._coefficients = read_svm(self.pack.svm(self.options.contrast))
-            load_kernels()  # those of HOG are not there yet when the svm was not expected to run
-        return self._coefficients
+        with self._lock:
+            if self._coefficients is None:
+                coefficients = read_svm(self.pack.svm(self.options.contrast))
+                load_kernels()  # those of HOG are not there yet when the svm was not expected to run
+                self._coefficients = coefficients
+            return self._coefficients
 
     def _cnn(self) -> Loaded:
-        if self._network is None:
-            roles = [n.role for n in self.pack.networks if n.role in _DETECTION]
-            there = [role for role in _DETECTION if self.pack.has(role, self.options.contrast)]
-            self._network = self.load([*there, *roles, Role.DETECT_SLICES][0], self._stack)
-        return self._network
+        with self._lock:
+            if self._network is None:
+                roles = [n.role for n in self.pack.networks if n.role in _DETECTION]
+                there = [role for role in _DETECTION if self.pack.has(role, self.options.contrast)]
+                self._network = self.load([*there, *roles, Role.DETECT_SLICES][0])
+            return self._network
 
     def _from_file(self, given: Volume | None, native: Grid) -> Centerline:
         if given is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,11 +13,24 @@ from fastseg.engines.base import Engine
 from fastseg.intensity import standardise
 from fastseg.networks.network import Network
 
-__all__ = ["predict_blocks", "predict_slices"]
+__all__ = ["Question", "ask_blocks", "ask_slices", "predict_blocks", "predict_slices"]
 
 # Blocks of networks that take any depth: the deepest, and the slices of context that are run on either side
 # of the answers that are kept.
 _DEEPEST, _CONTEXT = 48, 6
+
+
+class Question(NamedTuple):
+    """What a network is asked about one volume, and how its answers are read.
+
+    Parameters
+    ----------
+    batches : each (N, 1, x, y) or (N, 1, x, y, z) float32, as the network wants them
+    read : makes probabilities (n, x, y), one for each crop, from an answer for each batch; NaN becomes 0
+    """
+
+    batches: tuple[NDArray[np.float32], ...]
+    read: Callable[[Sequence[NDArray[np.float32]]], NDArray[np.float32]]
 
 
 class _Block(NamedTuple):
@@ -40,8 +53,8 @@ def predict_slices(crops: NDArray[np.float32], network: Network, engine: Engine)
     -------
     probabilities : (n, x, y) float32     NaN became 0
     """
-    batch = standardise(crops, network.mean, network.std)[:, None]
-    return _finite(engine.infer(batch)[:, 0])
+    question = ask_slices(crops, network)
+    return question.read([engine.infer(batch) for batch in question.batches])
 
 
 def predict_blocks(
@@ -53,7 +66,40 @@ def predict_blocks(
     *,
     empty: float = 0.0,
 ) -> NDArray[np.float32]:
-    """Probability of cord in every crop, from blocks of slices.
+    """Probability of cord in every crop, from blocks of slices; see `ask_blocks`.
+
+    Returns
+    -------
+    probabilities : (n, x, y) float32     NaN became 0
+    """
+    question = ask_blocks(crops, z, n_slices, network, empty=empty)
+    return question.read([engine.infer(batch) for batch in question.batches])
+
+
+def ask_slices(crops: NDArray[np.float32], network: Network) -> Question:
+    """Put crops into a batch for a 2D network.
+
+    Parameters
+    ----------
+    crops : (n, x, y) float32     values 0..255
+    """
+
+    def read(answers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        (answer,) = answers
+        return _finite(answer[:, 0])
+
+    return Question((standardise(crops, network.mean, network.std)[:, None],), read)
+
+
+def ask_blocks(
+    crops: NDArray[np.float32],
+    z: NDArray[np.int64],
+    n_slices: int,
+    network: Network,
+    *,
+    empty: float = 0.0,
+) -> Question:
+    """Put crops into blocks of slices for a 3D network, one batch a block.
 
     Slices without a crop hold `empty` before standardising.
 
@@ -64,10 +110,6 @@ def predict_blocks(
     n_slices : slices of the volume
     empty : what an intensity of 0 became in the crops
 
-    Returns
-    -------
-    probabilities : (n, x, y) float32     NaN became 0
-
     Notes
     -----
     A network of a fixed depth, as SCT's are, runs on blocks that start at slice 0 of the volume and do not
@@ -77,19 +119,26 @@ def predict_blocks(
     in equal blocks that overlap, so that every answer that is kept has 6 slices of context on either side.
     Blocks that would give no crop an answer are not run.
     """
-    depth = network.spatial[2]
-    out = np.zeros_like(crops)
+    depth, shape = network.spatial[2], crops.shape
+    batches, places = [], []
     for first, stop, kept_first, kept_stop in _fixed(n_slices, depth) if depth else _spread(z):
         here = np.flatnonzero((z >= first) & (z < stop))
         kept = here[(z[here] >= kept_first) & (z[here] < kept_stop)]
         if not (crops[here].any() if depth else kept.size):
             continue
-        block = np.zeros((*crops.shape[1:], stop - first), np.float32)
+        block = np.zeros((*shape[1:], stop - first), np.float32)
         block[:, :, : n_slices - first] = empty
         block[:, :, z[here] - first] = crops[here].transpose(1, 2, 0)
-        answer = engine.infer(standardise(block, network.mean, network.std)[None, None])[0, 0]
-        out[kept] = answer[:, :, z[kept] - first].transpose(2, 0, 1)
-    return _finite(out)
+        batches.append(standardise(block, network.mean, network.std)[None, None])
+        places.append((kept, z[kept] - first))
+
+    def read(answers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        out = np.zeros(shape, np.float32)
+        for answer, (kept, inside) in zip(answers, places, strict=True):
+            out[kept] = answer[0, 0][:, :, inside].transpose(2, 0, 1)
+        return _finite(out)
+
+    return Question(tuple(batches), read)
 
 
 def _fixed(n_slices: int, depth: int) -> Iterator[_Block]:

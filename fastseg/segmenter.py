@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,19 +15,21 @@ from numpy.typing import NDArray
 from fastseg.centerline import Centerline
 from fastseg.cleanup import clean_slices, clean_volume
 from fastseg.crops import CropWindows
+from fastseg.engines.base import Engine
+from fastseg.engines.select import Engines
 from fastseg.errors import CordNotFound, OptionError
 from fastseg.intensity import rescale_percentiles
-from fastseg.locator import Loaded, Locator
+from fastseg.locator import Found, Loaded, Locator
 from fastseg.networks.network import ANY_CONTRAST, Role
 from fastseg.networks.packs import Pack
 from fastseg.options import Detector, Options
-from fastseg.prediction import predict_blocks, predict_slices
+from fastseg.prediction import Question, ask_blocks, ask_slices
 from fastseg.profiling import recording, span
 from fastseg.quality import contrast_note, ring_contrast
 from fastseg.resampling import resample_onto
-from fastseg.volume import SCT_RPI, Volume
+from fastseg.volume import SCT_RPI, Grid, Volume
 
-__all__ = ["Segmentation", "Segmenter"]
+__all__ = ["Prepared", "Segmentation", "Segmenter"]
 
 _ROLES = {"2d": Role.SEGMENT_2D, "2d-light": Role.SEGMENT_2D_LIGHT, "3d": Role.SEGMENT_3D}
 
@@ -57,15 +60,41 @@ class Segmentation:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A volume whose crops wait for the network; its voxels are no longer needed.
+
+    Parameters
+    ----------
+    grid : of the volume
+    native : of the volume in SCT_RPI
+    found : the centerline, and how it was found
+    windows : around the centerline
+    crops : (n, x, y) float32     what lies in the windows, 0..255
+    question : for the engine of the Segmenter
+    """
+
+    grid: Grid
+    native: Grid
+    found: Found
+    windows: CropWindows
+    crops: NDArray[np.float32]
+    question: Question
+
+
 class Segmenter:
     """Segments volumes with one set of options; its networks are loaded once.
+
+    Between `prepare` and `finish` whoever has many volumes runs the engine, on several of them at once. All
+    three may be called from several threads.
 
     Parameters
     ----------
     options : what to do, the same for every volume
     models : name of a pack of networks, or a folder that holds one
     backend : engine to run the networks with; ``auto`` takes the fastest that this machine has
-    threads : threads inside one inference. Results do not depend on it.
+    threads : threads that share one inference. Results do not depend on it.
+    engines : open engines to take and add to; they stay open. None: engines of its own.
 
     Raises
     ------
@@ -85,17 +114,23 @@ class Segmenter:
     """
 
     def __init__(
-        self, options: Options, *, models: str | Path = "default", backend: str = "auto", threads: int = 1
+        self,
+        options: Options,
+        *,
+        models: str | Path = "default",
+        backend: str = "auto",
+        threads: int = 1,
+        engines: Engines | None = None,
     ) -> None:
         self.options = options
-        self._locator = Locator(options, models=models, backend=backend, threads=threads)
+        self._locator = Locator(options, models=models, backend=backend, threads=threads, engines=engines)
         self._stack = ExitStack()
         self._loaded: Loaded | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:  # closes what is open when the next one fails
-            loaded = self._locator.load(_ROLES[self.options.kernel], stack)
             stack.enter_context(self._locator)
+            loaded = self._locator.load(_ROLES[self.options.kernel])
             self._stack = stack.pop_all()
         self._loaded = loaded
         return self
@@ -115,6 +150,11 @@ class Segmenter:
     def detector(self) -> Detector:
         """What finds the centerline, or tries to first."""
         return self._locator.detector
+
+    @property
+    def engine(self) -> Engine:
+        """What answers the question of a `Prepared`."""
+        return self._opened().engine
 
     @property
     def threshold(self) -> float:
@@ -145,42 +185,79 @@ class Segmenter:
         InferenceError
             The engine failed.
         """
-        options, loaded = self.options, self._opened()
-        notes: list[str] = []
         with recording() as recorder:
-            with span("prepare"):
-                native = volume.reoriented(SCT_RPI)
-                slices = self._locator.slices(native)
-            with span("centerline"):
-                found = self._locator.trace(slices, native.grid, centerline)
-                line = found.centerline
-                notes += found.notes
-            with span("crop"):
-                windows = CropWindows.around(line, loaded.network.spatial[0])
-                crops, zero = self._rescaled(windows, slices)
+            prepared = self.prepare(volume, centerline)
             with span("predict"):
-                probabilities = self._predict(crops, windows, zero)
-                if found.doubt is not None and not self._confirms(probabilities):
-                    raise found.doubt
-            with span("clean"):
-                kept = self._clean(probabilities, windows, zero)
-                if options.contrast != ANY_CONTRAST:
-                    notes += filter(None, [contrast_note(options.contrast, ring_contrast(crops, kept))])
-            with span("back"):
-                canvas, corner = windows.paste(kept)
-                values, corner = resample_onto(canvas, corner, line.grid, native.grid)
-                if not options.soft:
-                    values = (values > 0.5).astype(np.float32)
-                self._check_found(values)
-                cleaned = clean_volume(
-                    values,
-                    native.grid.zooms,
-                    first_slice=corner[2],
-                    support=self._soft_support if options.soft else 0.0,
-                    quirks=options.quirks,
-                )
-                notes += cleaned.notes
-                mask = self._place(cleaned.values, corner, native).reoriented(volume.grid.axcodes)
+                answers = [self.engine.infer(batch) for batch in prepared.question.batches]
+            result = self.finish(prepared, answers)
+        return replace(result, seconds=recorder.seconds())
+
+    def prepare(self, volume: Volume, centerline: Volume | None = None) -> Prepared:
+        """Do everything before the network: find the cord and cut the crops around it.
+
+        Parameters
+        ----------
+        volume, centerline : as `segment` takes them
+
+        Raises
+        ------
+        InputError, CordNotFound, InferenceError
+            As in `segment`.
+        """
+        loaded = self._opened()
+        with span("prepare"):
+            native = volume.reoriented(SCT_RPI)
+            slices = self._locator.slices(native)
+        with span("centerline"):
+            found = self._locator.trace(slices, native.grid, centerline)
+        with span("crop"):
+            windows = CropWindows.around(found.centerline, loaded.network.spatial[0])
+            crops, zero = self._rescaled(windows, slices)
+            question = self._ask(crops, windows, zero)
+        return Prepared(volume.grid, native.grid, found, windows, crops, question)
+
+    def finish(self, prepared: Prepared, answers: Sequence[NDArray[np.float32]]) -> Segmentation:
+        """Make the result from the network's answers.
+
+        Parameters
+        ----------
+        prepared : from `prepare`
+        answers : of `engine` to each of the question's batches
+
+        Raises
+        ------
+        CordNotFound
+            The network saw no cord.
+        """
+        options, loaded, found = self.options, self._opened(), prepared.found
+        native, windows, line = prepared.native, prepared.windows, found.centerline
+        notes = list(found.notes)
+        with span("clean"):
+            probabilities = prepared.question.read(answers)
+            blank = None
+            if self._asks_about_nothing:
+                probabilities, blank = probabilities[:-1], probabilities[-1]
+            if found.doubt is not None and not self._confirms(probabilities):
+                raise found.doubt
+            kept = self._clean(probabilities, windows, blank)
+            if options.contrast != ANY_CONTRAST:
+                ring = ring_contrast(prepared.crops, kept)
+                notes += filter(None, [contrast_note(options.contrast, ring)])
+        with span("back"):
+            canvas, corner = windows.paste(kept)
+            values, corner = resample_onto(canvas, corner, line.grid, native)
+            if not options.soft:
+                values = (values > 0.5).astype(np.float32)
+            self._check_found(values)
+            cleaned = clean_volume(
+                values,
+                native.zooms,
+                first_slice=corner[2],
+                support=self._soft_support if options.soft else 0.0,
+                quirks=options.quirks,
+            )
+            notes += cleaned.notes
+            mask = self._place(cleaned.values, corner, native).reoriented(prepared.grid.axcodes)
         ran = {"segment": loaded} if found.network is None else {"detect": found.network, "segment": loaded}
         return Segmentation(
             mask=mask,
@@ -190,7 +267,7 @@ class Segmenter:
             notes=tuple(notes),
             engines={step: each.engine.name for step, each in ran.items()},
             networks={step: (each.network.name, each.network.sha256) for step, each in ran.items()},
-            seconds=recorder.seconds(),
+            seconds={},
         )
 
     def _opened(self) -> Loaded:
@@ -205,11 +282,19 @@ class Segmenter:
         crops = windows.extract(slices)
         return rescale_percentiles(crops, zero_slices=len(slices) - len(crops) if quirky else 0)
 
-    def _predict(self, crops: NDArray[np.float32], windows: CropWindows, zero: float) -> NDArray[np.float32]:
-        network, engine = self._opened()
+    def _ask(self, crops: NDArray[np.float32], windows: CropWindows, zero: float) -> Question:
+        network = self._opened().network
         if network.role is Role.SEGMENT_3D:
-            return predict_blocks(crops, windows.z, windows.grid.shape[2], network, engine, empty=zero)
-        return predict_slices(crops, network, engine)
+            return ask_blocks(crops, windows.z, windows.grid.shape[2], network, empty=zero)
+        if self._asks_about_nothing:
+            crops = np.concatenate([crops, np.full((1, *crops.shape[1:]), zero, np.float32)])
+        return ask_slices(crops, network)
+
+    @property
+    def _asks_about_nothing(self) -> bool:
+        """Whether an empty slice is run too, because its answer steers the clean-up."""
+        is_3d = self._opened().network.role is Role.SEGMENT_3D
+        return self.options.quirks.empty_slices_steer and not is_3d and not self.options.soft
 
     def _confirms(self, probabilities: NDArray[np.float32]) -> bool:
         """Whether a centerline that only the second detector saw has cord on most of its slices.
@@ -219,16 +304,12 @@ class Segmenter:
         return float((probabilities > self.threshold).any((1, 2)).mean()) >= 0.5
 
     def _clean(
-        self, probabilities: NDArray[np.float32], windows: CropWindows, zero: float
+        self, probabilities: NDArray[np.float32], windows: CropWindows, blank: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         if self.options.soft:
             return probabilities
-        network, engine = self._opened()
-        n_slices, empty = windows.grid.shape[2], None
-        if self.options.quirks.empty_slices_steer and network.role is not Role.SEGMENT_3D:
-            blank = np.full((1, windows.size, windows.size), zero, np.float32)
-            empty = predict_slices(blank, network, engine)[0]
-        kept = clean_slices(probabilities, windows.z, self.threshold, n_slices=n_slices, empty_slice=empty)
+        n_slices = windows.grid.shape[2]
+        kept = clean_slices(probabilities, windows.z, self.threshold, n_slices=n_slices, empty_slice=blank)
         self._check_found(kept)
         return kept
 
@@ -248,8 +329,8 @@ class Segmenter:
                 f"no spinal cord was found{remedy} field of view, or give a centerline (--centerline file)"
             )
 
-    def _place(self, values: NDArray[np.float32], corner: tuple[int, int, int], native: Volume) -> Volume:
+    def _place(self, values: NDArray[np.float32], corner: tuple[int, int, int], native: Grid) -> Volume:
         (x, y, z), (nz, nx, ny) = corner, values.shape
-        whole = np.zeros(native.grid.shape, np.float32 if self.options.soft else np.uint8)
+        whole = np.zeros(native.shape, np.float32 if self.options.soft else np.uint8)
         whole[x : x + nx, y : y + ny, z : z + nz] = values.transpose(1, 2, 0)
-        return Volume(whole, native.grid)
+        return Volume(whole, native)

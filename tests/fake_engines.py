@@ -24,6 +24,14 @@ class FakeEngine:
     def name(self) -> str:
         return "fake"
 
+    @property
+    def concurrent(self) -> bool:
+        return True
+
+    @property
+    def batch(self) -> int:
+        return 8
+
     def __enter__(self) -> Self:
         return self
 

@@ -30,14 +30,22 @@ class TestOnnxRuntimeCpu(Conformance):
         with self.make(network) as one, self.make(network, threads=threads) as many:
             np.testing.assert_array_equal(many.infer(batch), one.infer(batch))
 
-    @pytest.mark.parametrize("role", [Role.SEGMENT_2D, Role.DETECT_SLICES])
-    def test_the_built_in_networks_do_not_depend_on_threads_and_neighbours(self, role: Role) -> None:
+    @pytest.mark.parametrize("role", [role for role in Role if role is not Role.DETECT_BLOCKS])
+    @pytest.mark.parametrize("threads", [2, 4])
+    def test_the_built_in_networks_do_not_depend_on_threads_and_neighbours(
+        self, threads: int, role: Role
+    ) -> None:
         network = find_pack("default").network(role, CONTRASTS[0])
-        batch = 100 * self.images(11)
-        with self.make(network) as one, self.make(network, threads=2) as two:
+        spatial = (64, 64, 16) if role is Role.SEGMENT_3D else (64, 64)
+        batch = 100 * self.images(3 if role is Role.SEGMENT_3D else 11, *spatial)
+        with self.make(network) as one, self.make(network, threads=threads) as many:
             together = one.infer(batch)
-            np.testing.assert_array_equal(two.infer(batch), together)
-            np.testing.assert_array_equal(one.infer(batch[4:5]), together[4:5])
+            np.testing.assert_array_equal(many.infer(batch), together)
+            for count in (1, 2):
+                np.testing.assert_array_equal(many.infer(batch[:count]), together[:count])
+
+    def test_small_networks_are_asked_about_several_images_at_once(self, network: Network) -> None:
+        assert self.make(network).batch == 8
 
     def test_without_onnxruntime_the_engine_is_unavailable(
         self, network: Network, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fastseg import locator
+from fastseg.engines import select
 from fastseg.errors import CordNotFound, InputError, NetworkError, OptionError
 from fastseg.locator import Locator
 from fastseg.networks.network import CONTRASTS, Role
@@ -364,11 +365,11 @@ def test_every_2d_network_is_asked_about_an_empty_slice_when_quirks_are_kept(
     kernel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = FakeEngine(lambda batch: batch / 255)
-    monkeypatch.setattr(locator, "open_engine", lambda network, **_: engine)
+    monkeypatch.setattr(select, "open_engine", lambda *_, **__: engine)
     options = Options(kernel=kernel, detector="file", threshold=0.1, quirks=SCT_QUIRKS)
     with Segmenter(options, models=own_pack(tmp_path / "own")) as segmenter:
         segmenter.segment(_IMAGE, _TRUTH)
-    assert [len(batch) for batch in engine.batches] == [8, 1]
+    assert [len(batch) for batch in engine.batches] == [8 + 1]
 
 
 # The detector that is chosen -------------------------------------------------------------------------------
@@ -404,7 +405,7 @@ def test_a_centerline_of_the_second_detector_needs_cord_on_half_of_its_slices(
             out[:slices, :, 24:40, 24:40] = 1
         return out
 
-    monkeypatch.setattr(locator, "open_engine", lambda network, **_: FakeEngine(answer))
+    monkeypatch.setattr(select, "open_engine", lambda *_, **__: FakeEngine(answer))
     pack = own_pack(tmp_path / "own", centerline="cnn")
     monkeypatch.setattr(locator, "locate_by_slices", _no_cord)
     with Segmenter(Options(), models=pack) as segmenter:
