@@ -27,7 +27,7 @@ class Engine(Protocol):
 
     @property
     def concurrent(self) -> bool:
-        """Whether several threads may call `infer` at once."""
+        """Whether `infer` runs in several threads at once."""
 
     @property
     def batch(self) -> int:

@@ -87,11 +87,11 @@ class Engines:
 
 
 class _InTurn:
-    """An open engine that one thread at a time may use, behind a lock."""
+    """An open engine that one thread at a time may use, behind a lock: others wait."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._lock = engine, threading.Lock()
-        self.name, self.batch, self.concurrent = engine.name, engine.batch, True
+        self.name, self.batch, self.concurrent = engine.name, engine.batch, False
 
     def __enter__(self) -> Self:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -27,11 +28,13 @@ from fastseg.errors import InputError, OutputError
 from fastseg.nifti_header import (
     CHUNK,
     Frame,
+    VolumeFacts,
     check_size,
     checked_dtype,
     checked_geometry,
     checked_shape,
     data_start,
+    forms_apart,
     human,
     read_header,
 )
@@ -40,7 +43,9 @@ from fastseg.volume import Grid, Volume
 __all__ = [
     "Frame",
     "Template",
+    "VolumeFacts",
     "new_template",
+    "probe_volume",
     "read_volume",
     "sct_header",
     "write_volume",
@@ -48,7 +53,15 @@ __all__ = [
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _COMPRESSED_CHUNK = 1 << 18
+# igzip 1.9 loses its place in a member's header of several parts (extra field, name, checksum) when that is
+# cut, so that it gets at least so many bytes of a member at once: as many as the extra field can have.
+_MEMBER_HEADER = 1 << 16
 _SUFFIXES = (".nii.gz", ".nii")
+# What may follow the voxels in a gzip file: so many times their size, and always so many bytes. There are
+# files whose header calls many frames one volume.
+_SURPLUS, _SURPLUS_BYTES = 64, 1 << 26
+# Voxels that are scaled at a time.
+_SCALED_CHUNK = 1 << 18
 # What streams raise on files that are missing, truncated or corrupt.
 _BROKEN: Any = (OSError, EOFError, zlib.error, igzip_lib.IsalError)
 
@@ -118,13 +131,55 @@ def read_volume(path: Path | str, *, frame: Frame | None = None) -> tuple[Volume
             dtype = checked_dtype(path, header)
             check_size(path, header, dtype, size, compressed)
             raw = _read_voxels(path, stream, header, dtype, shape, frame)
-            _check_tail(path, stream, compressed)
+            _check_tail(path, stream, compressed, math.prod(shape) * dtype.itemsize)
     except _BROKEN as error:
         raise _unreadable(path, error) from error
     voxels = _scaled(path, raw, header)
     spatial = (*voxels.shape[:3], *(1,) * (3 - voxels.ndim))
     grid = Grid((spatial[0], spatial[1], spatial[2]), affine)
     return Volume(voxels.reshape(spatial, order="F"), grid), Template(path, header, shape, notes)
+
+
+def probe_volume(path: Path | str, frame: Frame | None = None) -> VolumeFacts:
+    """What a file's header says, checked as `read_volume` does, without reading its voxels.
+
+    Parameters
+    ----------
+    path : single-file NIfTI (.nii, .nii.gz)
+    frame : for a 4D file, the volume that is meant: an index from 0, or "mean"
+
+    Raises
+    ------
+    InputError
+        What `read_volume` raises before it comes to the voxels. That these are whole is not checked.
+    """
+    path = Path(path)
+    try:
+        with _open(path, _MEMBER_HEADER) as (stream, size, compressed):
+            header = read_header(path, stream)
+            shape = checked_shape(path, header, frame)
+            affine, notes = checked_geometry(path, header)
+            dtype = checked_dtype(path, header)
+            check_size(path, header, dtype, size, compressed)
+            stated = stream.stated_size() if isinstance(stream, _GzipStream) else size
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+    spatial = (*shape[:3], 1)[:3]
+    grid = Grid((spatial[0], spatial[1], spatial[2]), affine)
+    frames = math.prod(int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]) // math.prod(shape)
+    return VolumeFacts(
+        grid=grid,
+        frames=frames,
+        dtype=dtype,
+        file_bytes=size,
+        promised_bytes=data_start(path, header) + math.prod(shape) * frames * dtype.itemsize,
+        stated_bytes=stated,
+        compressed=compressed,
+        qform_code=int(header["qform_code"]),
+        sform_code=int(header["sform_code"]),
+        forms_apart_mm=forms_apart(header, grid.shape),
+        notes=notes,
+    )
 
 
 def write_volume(voxels: NDArray[Any], template: Template, path: Path | str) -> None:
@@ -210,17 +265,21 @@ def sct_header(template: Template, affine: NDArray[np.float64]) -> Template:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[BinaryIO, int, bool]]:
+def _open(path: Path, chunk: int = _COMPRESSED_CHUNK) -> Iterator[tuple[BinaryIO, int, bool]]:
     """Open a file for reading; gives the stream of NIfTI bytes, the file's size, whether it is gzip."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a volume")
+    # Opening a pipe would wait for whoever writes into it, maybe for ever.
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: is a folder, not a volume; name a file")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is a pipe or a device, not a file; save it as one first")
     with path.open("rb") as raw:
         size = os.fstat(raw.fileno()).st_size
         if size == 0:
             raise InputError(f"{path}: the file is empty; copy or convert it again")
         compressed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
-        yield (cast(BinaryIO, _GzipStream(raw)) if compressed else raw), size, compressed
+        yield (cast(BinaryIO, _GzipStream(raw, chunk)) if compressed else raw), size, compressed
 
 
 class _GzipStream:
@@ -229,8 +288,9 @@ class _GzipStream:
     Python's readers meet such a tail while they read ahead, and refuse the file.
     """
 
-    def __init__(self, raw: BinaryIO) -> None:
+    def __init__(self, raw: BinaryIO, chunk: int) -> None:
         self._raw = raw
+        self._chunk = chunk
         self._member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         self._ended = False
 
@@ -240,7 +300,7 @@ class _GzipStream:
         while len(out) < size and not self._ended:
             if self._member.eof:
                 tail = self._member.unused_data
-                tail += b"" if len(tail) > 1 else self._raw.read(_COMPRESSED_CHUNK)
+                tail += b"" if len(tail) >= _MEMBER_HEADER else self._raw.read(self._chunk)
                 if tail[:2] != _GZIP_MAGIC:
                     self._ended = True
                     break
@@ -249,22 +309,30 @@ class _GzipStream:
                 continue
             more = b""
             if self._member.needs_input:
-                more = self._raw.read(_COMPRESSED_CHUNK)
+                more = self._raw.read(self._chunk)
                 if not more:
                     raise EOFError
             out += self._member.decompress(more, size - len(out))
         return bytes(out)
 
+    def stated_size(self) -> int:
+        """What the last four bytes say of the content's size, modulo 2**32; nothing can be read any more."""
+        self._raw.seek(-4, os.SEEK_END)
+        self._ended = True
+        return int.from_bytes(self._raw.read(4), "little")
+
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, FileNotFoundError):
-        return InputError(f"{path}: no such file")
+        return InputError(f"{path}: no such file; check the name, and where a link leads")
     if isinstance(error, PermissionError):
-        return InputError(f"{path}: no permission to read it")
+        return InputError(f"{path}: no permission to read it; change that with chmod, or ask its owner")
     if isinstance(error, EOFError):
         return InputError(f"{path}: the file is truncated; copy or convert it again")
-    text = re.sub(r"^Error -?\d+ ", "", str(error).strip()) or type(error).__name__
-    return InputError(f"{path}: the file is corrupt ({text}); copy or convert it again")
+    text = getattr(error, "strerror", None) or re.sub(r"^Error -?\d+ ", "", str(error).strip())
+    return InputError(
+        f"{path}: the file is corrupt ({text or type(error).__name__}); copy or convert it again"
+    )
 
 
 def _read_voxels(
@@ -314,12 +382,19 @@ def _skip(path: Path, stream: BinaryIO, n_bytes: int) -> None:
         n_bytes -= len(piece)
 
 
-def _check_tail(path: Path, stream: BinaryIO, compressed: bool) -> None:
-    """Read a gzip file to its end, which checks its checksum; bytes after the last member do no harm."""
-    if not compressed:
-        return
-    while stream.read(CHUNK):
-        pass
+def _check_tail(path: Path, stream: BinaryIO, compressed: bool, expected: int) -> None:
+    """Read a gzip file to its end, which checks its checksum; bytes after the voxels do little harm.
+
+    A gzip file can hold a thousand times its own size, though, and reading that takes as long.
+    """
+    left = max(_SURPLUS * expected, _SURPLUS_BYTES) if compressed else 0
+    while compressed and (piece := stream.read(CHUNK)):
+        left -= len(piece)
+        if left < 0:
+            raise InputError(
+                f"{path}: the file is corrupt, it goes on and on after the {human(expected)} of voxels that "
+                "its header promises; convert it again"
+            )
 
 
 def _scaled(path: Path, raw: NDArray[Any], header: Any) -> NDArray[Any]:
@@ -333,8 +408,12 @@ def _scaled(path: Path, raw: NDArray[Any], header: Any) -> NDArray[Any]:
     if not math.isfinite(inter):
         raise InputError(f"{path}: scl_inter is not finite; mend the header")
     # Sums in float64; what came from at most 16 bits is as exact in float32 as any further step uses it.
-    narrow = native.dtype.itemsize <= 2
+    # Piece by piece, because float64 takes eight times the memory of bytes.
+    scaled = np.empty(native.shape, np.float32 if native.dtype.itemsize <= 2 else np.float64, order="F")
+    given, taken = native.reshape(-1, order="F"), scaled.reshape(-1, order="F")
     with np.errstate(all="ignore"):
-        scaled = np.multiply(native, slope, dtype=np.float64)
-        scaled += inter
-        return scaled.astype(np.float32) if narrow else scaled
+        for start in range(0, len(given), _SCALED_CHUNK):
+            piece = np.multiply(given[start : start + _SCALED_CHUNK], slope, dtype=np.float64)
+            piece += inter
+            taken[start : start + _SCALED_CHUNK] = piece
+    return scaled

@@ -6,6 +6,8 @@ import math
 import os
 import struct
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, SupportsIndex
 
@@ -15,15 +17,18 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from fastseg.errors import InputError, OptionError
+from fastseg.volume import Grid
 
 __all__ = [
     "CHUNK",
     "Frame",
+    "VolumeFacts",
     "check_size",
     "checked_dtype",
     "checked_geometry",
     "checked_shape",
     "data_start",
+    "forms_apart",
     "human",
     "memory_bytes",
     "read_header",
@@ -37,6 +42,67 @@ CHUNK = 1 << 22
 # DEFLATE cannot shrink by more than 1032:1, so a header that promises more than that is wrong.
 _DEFLATE_LIMIT = 1032
 _NIFTI1, _NIFTI2 = 348, 540
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class VolumeFacts:
+    """What is known of a file before its voxels are read.
+
+    Parameters
+    ----------
+    grid : of one volume of the file, always 3D
+    frames : volumes in the file
+    dtype : of the voxels as stored, in the file's byte order
+    file_bytes : size of the file
+    promised_bytes : header and voxels of all frames, as the header has them
+    stated_bytes : size of the content: the file's own, or what the end of a gzip file says, modulo 2**32.
+        In a gzip file of one member and nothing else it is `promised_bytes`; in a truncated one, noise.
+    compressed : whether the file is gzip
+    qform_code, sform_code : 0 where that form is not set
+    forms_apart_mm : farthest distance between the places that sform and qform give a voxel; 0 where one of
+        them is not set, infinite where the qform is invalid
+    notes : what is odd about the file and is accepted, one sentence each
+    """
+
+    grid: Grid
+    frames: int
+    dtype: np.dtype[Any]
+    file_bytes: int
+    promised_bytes: int
+    stated_bytes: int
+    compressed: bool
+    qform_code: int
+    sform_code: int
+    forms_apart_mm: float
+    notes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of one volume along each axis."""
+        return self.grid.shape
+
+    @property
+    def zooms(self) -> tuple[float, float, float]:
+        """Voxel sizes in mm."""
+        return self.grid.zooms
+
+    @property
+    def axcodes(self) -> tuple[str, str, str]:
+        """Where each axis points to, as nibabel's codes."""
+        return self.grid.axcodes
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Bytes of one volume as stored."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def end_is_plausible(self) -> bool:
+        """Whether the end of the file agrees with its header; a file where it does not is best read whole.
+
+        Gzip files of many members, and those with more in or after them than voxels, are sound but not so.
+        """
+        return not self.compressed or self.stated_bytes == self.promised_bytes & 0xFFFFFFFF
 
 
 def read_header(path: Path, stream: BinaryIO) -> Any:
@@ -76,22 +142,24 @@ def checked_shape(path: Path, header: Any, frame: Frame | None) -> tuple[int, ..
         raise InputError(f"{path}: the header claims {dim[0]} dimensions; convert the file again")
     shape = tuple(dim[1 : 1 + dim[0]])
     if any(n < 1 for n in shape):
-        raise InputError(f"{path}: the volume is empty, its shape is {shape}")
+        raise InputError(f"{path}: the volume is empty, its shape is {shape}; convert it again")
     if len(shape) < 2 or min(shape[:2]) < 2:
-        raise InputError(f"{path}: the shape {shape} is not an image; at least 2 x 2 voxels are needed")
+        raise InputError(f"{path}: the shape {shape} is not an image; give a volume of at least 2 x 2 voxels")
     frames = math.prod(shape[3:])
     if frames == 1:
         if frame not in (None, "mean", 0):
-            raise InputError(f"{path}: frame {frame} does not exist, the volume is 3D")
+            raise InputError(f"{path}: frame {frame} does not exist, the volume is 3D; leave --4d out")
         return shape
-    if len(shape) > 4:
+    if math.prod(shape[4:]) > 1:
         raise InputError(f"{path}: {len(shape)} dimensions {shape}; split it into 3D volumes first")
     if frame is None:
         raise InputError(
             f"{path}: the volume is 4D {shape}; choose one frame with --4d N or their mean with --4d mean"
         )
     if frame != "mean" and not 0 <= frame < frames:
-        raise InputError(f"{path}: frame {frame} does not exist, frames are 0 to {frames - 1}")
+        raise InputError(
+            f"{path}: frame {frame} does not exist, frames are 0 to {frames - 1}; name one of them"
+        )
     return shape[:3]
 
 
@@ -106,16 +174,16 @@ def checked_geometry(path: Path, header: Any) -> tuple[NDArray[np.float64], tupl
     header = header.copy()
     if spatial < 3 and not float(header["pixdim"][3]) > 0:
         header["pixdim"][3] = 1.0
-    if header["pixdim"][0] == 0:  # the standard says to read it as 1
-        header["pixdim"][0] = 1.0
-    try:
-        affine = np.asarray(header.get_best_affine(), np.float64)
-    except (HeaderDataError, ValueError) as error:
-        raise InputError(f"{path}: the orientation is invalid ({error}); mend the qform") from error
-    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    if not np.isfinite(affine).all() or not (lengths > 1e-6).all():
+    with np.errstate(all="ignore"):  # what overflows or is a signalling NaN is found below
+        try:
+            affine = np.asarray(_with_handedness(header).get_best_affine(), np.float64)
+        except (HeaderDataError, ValueError) as error:
+            raise InputError(f"{path}: the orientation is invalid ({error}); mend the qform") from error
+        lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+        volume = abs(np.linalg.det(affine[:3, :3] / lengths))
+    if not np.isfinite(affine).all() or not np.isfinite(lengths).all() or not (lengths > 1e-6).all():
         raise InputError(f"{path}: the affine is singular or not finite; mend sform or qform")
-    if abs(np.linalg.det(affine[:3, :3] / lengths)) < 1e-3:
+    if volume < 1e-3:
         raise InputError(f"{path}: the affine is singular, two axes coincide; mend sform or qform")
     if max(zooms) > 100 or min(zooms) < 0.01:
         raise InputError(
@@ -130,6 +198,30 @@ def checked_geometry(path: Path, header: Any) -> tuple[NDArray[np.float64], tupl
         found = " x ".join(f"{a:.4g}" for a in lengths[:spatial])
         notes.append(f"pixdim ({stated} mm) and affine ({found} mm) disagree: the affine was used")
     return affine, tuple(notes)
+
+
+def forms_apart(header: Any, shape: tuple[int, ...]) -> float:
+    """Farthest distance in mm between the places that sform and qform give a voxel; 0 unless both are set."""
+    if not (int(header["sform_code"]) and int(header["qform_code"])):
+        return 0.0
+    try:
+        with np.errstate(all="ignore"):
+            change = header.get_sform() - _with_handedness(header).get_qform()
+            # One affine map is farthest from another at a corner.
+            corners = np.array(list(product(*((0, n - 1) for n in shape))), np.float64)
+            apart = float(np.sqrt(((corners @ change[:3, :3].T + change[:3, 3]) ** 2).sum(axis=1)).max())
+    except (HeaderDataError, ValueError):
+        return math.inf
+    return apart if math.isfinite(apart) else math.inf
+
+
+def _with_handedness(header: Any) -> Any:
+    """The header with a sign of the third axis: 0 is to be read as 1, the standard says."""
+    if header["pixdim"][0] != 0:
+        return header
+    header = header.copy()
+    header["pixdim"][0] = 1.0
+    return header
 
 
 def checked_dtype(path: Path, header: Any) -> np.dtype[Any]:

@@ -1,8 +1,9 @@
 """Where the results of an input go, and that they appear there whole or not at all.
 
 Names are SCT's: ``<input>_seg.nii.gz``, for soft results too; the sidecar says which it is. (``_softseg`` is
-for data sets, where both lie side by side.) Beside it ``<input>_seg.json``, ``<input>_centerline.nii.gz`` and
-``<input>_overlay.png``. Whoever wants an uncompressed mask names it: ``-o mask.nii``.
+for data sets, where both lie side by side: `fastseg.cohort.naming`.) Beside it ``<input>_seg.json``,
+``<input>_centerline.nii.gz``, ``<input>_overlay.png`` and ``<input>_csa.tsv``. Whoever wants an uncompressed
+mask names it: ``-o mask.nii``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ __all__ = [
     "Kind",
     "Outputs",
     "Source",
+    "Tails",
     "expand",
+    "forget_stages",
+    "is_result_name",
     "is_volume_name",
     "outputs_of",
     "plan_outputs",
@@ -31,11 +35,14 @@ __all__ = [
     "write_file",
 ]
 
-Kind = Literal["mask", "sidecar", "centerline", "overlay"]
+Kind = Literal["mask", "sidecar", "centerline", "overlay", "csa"]
 
 _SUFFIXES = (".nii.gz", ".nii")
-# A volume whose name ends like this is a result, of fastseg or of SCT.
+# How the names of folders begin in which files wait until all of them are there.
+_STAGE = ".fastseg-"
+# A volume whose name ends like this is a result, of fastseg or of SCT; strictly BIDS ones also have a label.
 _RESULTS = ("_seg", "_softseg", "_centerline")
+_LABELLED_RESULTS = ("_mask", "_probseg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,38 +60,97 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """What one input may leave behind."""
+class Tails:
+    """How the names of the results of one input end, after what they have in common."""
 
-    mask: Path
-    sidecar: Path
-    centerline: Path
-    overlay: Path
+    mask: str
+    sidecar: str
+    centerline: str
+    overlay: str
+    csa: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What one input may leave behind: files of one folder.
+
+    Paths are made when they are asked for: of 100,000 volumes, they would take 170 MB.
+
+    Parameters
+    ----------
+    folder : of all of them
+    stem : what their names begin with
+    tails : what they end with
+    """
+
+    folder: Path
+    stem: str
+    tails: Tails
+
+    @property
+    def mask(self) -> Path:
+        """The segmentation, also a soft one."""
+        return self.folder / (self.stem + self.tails.mask)
+
+    @property
+    def sidecar(self) -> Path:
+        """JSON: how the mask was made."""
+        return self.folder / (self.stem + self.tails.sidecar)
+
+    @property
+    def centerline(self) -> Path:
+        """Volume with one voxel a slice."""
+        return self.folder / (self.stem + self.tails.centerline)
+
+    @property
+    def overlay(self) -> Path:
+        """PNG: the mask over the image."""
+        return self.folder / (self.stem + self.tails.overlay)
+
+    @property
+    def csa(self) -> Path:
+        """TSV: cross-sectional area of each slice."""
+        return self.folder / (self.stem + self.tails.csa)
+
+    def names(self, kinds: Iterable[Kind]) -> list[str]:
+        """File names of the kinds that are wanted."""
+        return [self.stem + getattr(self.tails, kind) for kind in kinds]
 
     def of_kinds(self, kinds: Iterable[Kind]) -> list[Path]:
         """Paths of the kinds that are wanted."""
-        paths = {"mask": self.mask, "sidecar": self.sidecar}
-        paths |= {"centerline": self.centerline, "overlay": self.overlay}
-        return [paths[kind] for kind in kinds]
+        return [self.folder / name for name in self.names(kinds)]
 
 
-def split_suffix(path: Path) -> tuple[str, str]:
+def split_suffix(path: Path | str) -> tuple[str, str]:
     """File name without .nii or .nii.gz, and that suffix; a file of another name gets .nii.gz.
 
     Examples
     --------
-    >>> split_suffix(Path("sub-01/T2w.NII")), split_suffix(Path("T2w.nii.gz")), split_suffix(Path("T2w"))
+    >>> split_suffix(Path("sub-01/T2w.NII")), split_suffix("T2w.nii.gz"), split_suffix("sub-01/T2w")
     (('T2w', '.NII'), ('T2w', '.nii.gz'), ('T2w', '.nii.gz'))
     """
+    name = path.name if isinstance(path, Path) else path.rpartition(os.sep)[2]
     for suffix in _SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return path.name[: -len(suffix)], path.name[-len(suffix) :]
-    return path.name, _SUFFIXES[0]
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)], name[-len(suffix) :]
+    return name, _SUFFIXES[0]
 
 
-def is_volume_name(path: Path) -> bool:
+def is_volume_name(path: Path | str) -> bool:
     """Whether the name is that of a NIfTI volume."""
-    return path.name.lower().endswith(_SUFFIXES)
+    return os.fspath(path).lower().endswith(_SUFFIXES)
+
+
+def is_result_name(path: Path | str) -> bool:
+    """Whether the name is that of a result, which is not segmented again.
+
+    Examples
+    --------
+    >>> [is_result_name(name) for name in ("a_seg.nii", "sub-1_label-SC_desc-T2w_mask.nii.gz", "a_mask.nii")]
+    [True, True, False]
+    """
+    stem = split_suffix(path)[0]
+    return stem.endswith(_RESULTS) or (stem.endswith(_LABELLED_RESULTS) and "_label-" in stem)
 
 
 def expand(inputs: Iterable[Path]) -> Iterator[list[Source]]:
@@ -107,13 +173,9 @@ def expand(inputs: Iterable[Path]) -> Iterator[list[Source]]:
             found += [
                 Source(here / name, here.relative_to(given))
                 for name in files
-                if not name.startswith(".") and _is_input_name(Path(name))
+                if not name.startswith(".") and is_volume_name(name) and not is_result_name(name)
             ]
         yield sorted(found, key=lambda source: source.path.parts)
-
-
-def _is_input_name(path: Path) -> bool:
-    return is_volume_name(path) and not split_suffix(path)[0].endswith(_RESULTS)
 
 
 def plan_outputs(
@@ -157,7 +219,7 @@ def plan_outputs(
             stem, _ = split_suffix(source.path)
             planned.append(outputs_of(folder / source.below / f"{stem}_seg.nii.gz"))
     _refuse_clashes(sources, planned, kinds, also_read)
-    for parent in dict.fromkeys(each.mask.parent for each in planned):
+    for parent in dict.fromkeys(each.folder for each in planned):
         _check_folder(parent)
     return planned
 
@@ -172,12 +234,15 @@ def outputs_of(mask: Path) -> Outputs:
     """
     name, suffix = split_suffix(mask)
     stem = name.removesuffix("_seg")
-    return Outputs(
-        mask=mask,
-        sidecar=mask.with_name(f"{name}.json"),
-        centerline=mask.with_name(f"{stem}_centerline{suffix}"),
-        overlay=mask.with_name(f"{stem}_overlay.png"),
+    ending = name[len(stem) :]
+    tails = Tails(
+        mask=ending + suffix if is_volume_name(mask) else ending,
+        sidecar=f"{ending}.json",
+        centerline=f"_centerline{suffix}",
+        overlay="_overlay.png",
+        csa="_csa.tsv",
     )
+    return Outputs(mask.parent, stem, tails)
 
 
 def _refuse_clashes(
@@ -208,12 +273,14 @@ def _check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def publish(target: Path) -> Iterator[Path]:
+def publish(target: Path, *, tag: str = "", durable: bool = False) -> Iterator[Path]:
     """Let a file and what belongs to it appear together, or not at all.
 
     Parameters
     ----------
     target : file that is moved last; its folder is made when missing
+    tag : goes into the hidden folder's name, by which `forget_stages` knows what a killed run left
+    durable : bring the files onto the disk before they get their names
 
     Yields
     ------
@@ -229,8 +296,12 @@ def publish(target: Path) -> Iterator[Path]:
     made = _make(folder)
     stage, moved = None, []
     try:
-        stage = Path(tempfile.mkdtemp(prefix=".fastseg-", dir=folder))
+        stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}{tag}-" if tag else _STAGE, dir=folder))
         yield stage
+        if durable:
+            for path in stage.iterdir():
+                with path.open("rb") as stream:
+                    os.fsync(stream.fileno())
         for path in sorted(stage.iterdir(), key=lambda path: (path.name == target.name, path.name)):
             path.replace(folder / path.name)
             moved.append(folder / path.name)
@@ -248,6 +319,14 @@ def publish(target: Path) -> Iterator[Path]:
         for path in made:  # those that stayed empty go again
             with suppress(OSError):
                 path.rmdir()
+
+
+def forget_stages(folder: Path, tag: str) -> int:
+    """Remove what runs with a tag left in a folder when they were killed; gives how many there were."""
+    left = list(folder.glob(f"{_STAGE}{tag}-*"))
+    for stage in left:
+        shutil.rmtree(stage, ignore_errors=True)
+    return len(left)
 
 
 def _make(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from fastseg.networks.packs import Pack
 from fastseg.options import Detector, Options
 from fastseg.prediction import Question, ask_blocks, ask_slices
 from fastseg.profiling import recording, span
-from fastseg.quality import contrast_note, ring_contrast
+from fastseg.quality import Quality, assess, contrast_note, ring_contrast
 from fastseg.resampling import resample_onto
 from fastseg.volume import SCT_RPI, Grid, Volume
 
@@ -47,6 +47,7 @@ class Segmentation:
     notes : what was noticed on the way, one sentence each
     engines : what ran, by step
     networks : networks that ran, by step: (name, sha256)
+    quality : measures of the result, and what is odd about it
     seconds : wall time by step
     """
 
@@ -57,6 +58,7 @@ class Segmentation:
     notes: tuple[str, ...]
     engines: dict[str, str]
     networks: dict[str, tuple[str, str]]
+    quality: Quality
     seconds: dict[str, float]
 
 
@@ -258,6 +260,15 @@ class Segmenter:
             )
             notes += cleaned.notes
             mask = self._place(cleaned.values, corner, native).reoriented(prepared.grid.axcodes)
+        with span("quality"):
+            quality = assess(
+                mask,
+                centerline=line,
+                windows=windows,
+                probabilities=probabilities,
+                kept=kept,
+                threshold=self.threshold,
+            )
         ran = {"segment": loaded} if found.network is None else {"detect": found.network, "segment": loaded}
         return Segmentation(
             mask=mask,
@@ -267,6 +278,7 @@ class Segmenter:
             notes=tuple(notes),
             engines={step: each.engine.name for step, each in ran.items()},
             networks={step: (each.network.name, each.network.sha256) for step, each in ran.items()},
+            quality=quality,
             seconds={},
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,15 @@ __all__ = ["file_sha256", "mask_statistics", "sidecar", "write_json"]
 
 
 def sidecar(
-    result: Segmentation, template: Template, *, options: Options, pack: Pack, frame: object = None
+    result: Segmentation,
+    template: Template,
+    *,
+    options: Options,
+    pack: Pack,
+    frame: object = None,
+    source: str = "",
+    sha256: str = "",
+    attempts: Sequence[object] = (),
 ) -> dict[str, Any]:
     """Describe one result.
 
@@ -32,20 +41,25 @@ def sidecar(
     options : that the volume was segmented with
     pack : whose networks ran
     frame : of a 4D file, which of its volumes was taken
+    source : name of the volume, relative to its data set; if empty, that of its file
+    sha256 : of the volume's file, if it is known
+    attempts : what was tried, where that was more than once
 
     Returns
     -------
-    record : JSON values with a fixed order of keys. Files are named without their folders, so that nothing
-        of the machine gets into a data set.
+    record : JSON values with a fixed order of keys. Files are named relative to the data set, so that nothing
+        of the machine gets into it.
     """
+    flags = result.quality.flags
     return {
         "GeneratedBy": [{"Name": "fastseg", "Version": __version__}],
-        "Sources": [template.path.name],
+        "Sources": [source or template.path.name],
         "SpatialReference": "orig",
         "Type": "ROI",
         "Manual": False,
         "Fastseg": {
-            "Status": "ok",
+            "Status": "ok_flagged" if flags else "ok",
+            "Flags": list(flags),
             "Notes": [*template.notes, *result.notes],
             "Contrast": options.contrast,
             "Centerline": result.detector,
@@ -58,8 +72,10 @@ def sidecar(
                 step: {"Name": name, "Sha256": sha256} for step, (name, sha256) in result.networks.items()
             },
             "Pack": {"Name": pack.name, "Digest": pack_digest(pack)},
-            "InputSha256": file_sha256(template.path),
+            "InputSha256": sha256 or file_sha256(template.path),
             "Statistics": mask_statistics(result.mask),
+            "Quality": dict(result.quality.measures),
+            **({"Attempts": list(attempts)} if attempts else {}),
             "Seconds": {step: round(seconds, 4) for step, seconds in result.seconds.items()},
         },
     }

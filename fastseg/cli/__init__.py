@@ -34,6 +34,7 @@ class Exit(IntEnum):
 # answer at once.
 _COMMANDS = {
     "run": "run",
+    "check": "check",
     "centerline": "centerline",
     "deepseg-sc": "deepseg_sc",
     "compare": "compare",

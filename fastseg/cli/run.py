@@ -1,322 +1,415 @@
-"""fastseg run: segment volumes one after the other."""
+"""fastseg run: segment one volume, or a cohort."""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
-import traceback
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastseg.cli import Exit
+from fastseg.cli.observe import observed, observing_options
+from fastseg.cli.progress import Reporter
 from fastseg.cli.shared import (
     TERMINATED,
     load_needed_kernels,
     locating_options,
     logging_to_stderr,
-    say,
-    status_of,
+    put,
     terminable,
     usable_threads,
 )
-from fastseg.errors import FastsegError, OptionError
-from fastseg.outputs import Kind, Outputs, Source, expand, plan_outputs, publish
+from fastseg.errors import OptionError
+from fastseg.outputs import Kind
 
 if TYPE_CHECKING:
-    from fastseg.nifti import Frame
-    from fastseg.options import Options
-    from fastseg.segmenter import Segmenter
+    from fastseg.cohort.job import Job, Outcome
+    from fastseg.cohort.planning import Plan, Selection, Wanted
+    from fastseg.cohort.session import Plans, Session
 
 __all__ = ["command"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """Everything that is the same for all volumes."""
+def _result_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what is made of a volume, and written."""
+    options = (
+        click.option(
+            "-o",
+            "out",
+            metavar="OUT",
+            type=click.Path(path_type=Path),
+            help="Folder, made when missing; or for one volume a file ending in .nii or .nii.gz.  "
+            "[default: current folder]",
+        ),
+        click.option(
+            "--kernel",
+            type=click.Choice(["2d", "2d-light", "3d"]),
+            default="2d",
+            help="Slice by slice, the same with a smaller network, or blocks of slices.",
+        ),
+        click.option(
+            "--thr",
+            "threshold",
+            type=float,
+            help="Cord above this; -1 means --soft.  [default: the network's]",
+        ),
+        click.option("--soft", is_flag=True, help="Write probabilities instead of a mask."),
+        click.option(
+            "--rescue", is_flag=True, help="Try flagged and failed volumes again with the other methods."
+        ),
+        click.option("--preview", is_flag=True, help="Write <input>_overlay.png."),
+        click.option("--save-centerline", is_flag=True, help="Write <input>_centerline, one voxel a slice."),
+        click.option("--csa", is_flag=True, help="Write <input>_csa.tsv: area of every slice in mm2."),
+        click.option("--sidecar/--no-sidecar", "with_sidecar", default=True, help="Write <input>_seg.json."),
+        click.option(
+            "--naming",
+            type=click.Choice(["sct", "neuropoly", "bids"]),
+            help="Names of results.  [default: neuropoly for BIDS data sets, else sct]",
+        ),
+    )
+    return _with(options, command)
 
-    options: Options
-    kinds: tuple[Kind, ...]
-    models: str
-    engine: str
-    threads: int
-    frame: Frame | None
-    centerline: Path | None
-    overwrite: bool
-    quiet: bool
-    verbose: bool
-    fail_fast: bool
+
+def _cohort_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for many volumes."""
+    options = (
+        click.option("--participant-label", "participants", multiple=True, metavar="LABEL", help="Of BIDS."),
+        click.option("--session-label", "sessions", multiple=True, metavar="LABEL", help="Of BIDS."),
+        click.option(
+            "--suffix",
+            "suffixes",
+            multiple=True,
+            metavar="SUFFIX",
+            help="Of BIDS images.  [default: T1w, T2w, T2star, T2starw]",
+        ),
+        click.option(
+            "--exclude",
+            "excluded",
+            multiple=True,
+            metavar="WHAT",
+            help="Pattern, participant[/session], or a text file of these.",
+        ),
+        click.option(
+            "--exclude-yml",
+            "excluded_yml",
+            multiple=True,
+            metavar="FILE",
+            type=click.Path(path_type=Path),
+            help="SCT's qc_fail.yml.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Do all volumes again, replace what exists."),
+        click.option("--retry-failed", is_flag=True, help="Try volumes again that failed in earlier runs."),
+        click.option("--fail-fast", is_flag=True, help="Begin no further volume after the first failure."),
+        click.option("--max-failures", type=click.IntRange(min=1), metavar="N", help="The same after N."),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Threads for the volumes of a cohort.  [default: --threads, or the cores at hand]",
+        ),
+        click.option(
+            "--mem-gb",
+            type=float,
+            metavar="GB",
+            help="Memory for all of it.  [default: four fifths of what is free]",
+        ),
+        click.option("--shard", metavar="I/N", help="Do part I of N, as in a job array; see fastseg report."),
+        click.option(
+            "--cluster",
+            metavar="WHERE",
+            help="Run on Dask: local, slurm, or the tcp:// address of a scheduler. Needs fastseg[cluster].",
+        ),
+        click.option(
+            "--stall",
+            "give_up",
+            type=click.FloatRange(min=1),
+            default=1800.0,
+            metavar="SECONDS",
+            help="Give a volume up when one of its steps takes longer.",
+        ),
+    )
+    return _with(options, command)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    source: Source
-    status: str
-    seconds: float
-    mask: Path | None = None
-    message: str = ""
-    notes: tuple[str, ...] = ()
+def _telling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what is told."""
+    options = (
+        click.option(
+            "--report", metavar="FILE", type=click.Path(path_type=Path), help="Write a JSON of the run."
+        ),
+        click.option("--log-json", is_flag=True, help="Tell in JSON lines on stderr."),
+        click.option("--quiet", is_flag=True, help="Tell failures and warnings only."),
+        click.option("-v", "--verbose", is_flag=True, help="Tell every step, and tracebacks of bugs."),
+    )
+    return _with(options, command)
+
+
+def _with(options: tuple[Callable[..., Any], ...], command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.command("run", context_settings={"show_default": True})
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @locating_options
-@click.option(
-    "-o",
-    "out",
-    metavar="OUT",
-    type=click.Path(path_type=Path),
-    help="Folder, made when missing; or a file ending in .nii or .nii.gz.  [default: current folder]",
-)
-@click.option(
-    "--kernel",
-    type=click.Choice(["2d", "2d-light", "3d"]),
-    default="2d",
-    help="Slice by slice, the same with a smaller network, or blocks of slices.",
-)
-@click.option(
-    "--thr", "threshold", type=float, help="Cord above this; -1 means --soft.  [default: the network's]"
-)
-@click.option("--soft", is_flag=True, help="Write probabilities instead of a mask.")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
-@click.option("--preview", is_flag=True, help="Write <input>_overlay.png.")
-@click.option("--save-centerline", is_flag=True, help="Write <input>_centerline, one voxel a slice.")
-@click.option("--sidecar/--no-sidecar", "with_sidecar", default=True, help="Write <input>_seg.json.")
-@click.option("--report", metavar="FILE", type=click.Path(path_type=Path), help="Write a JSON of the run.")
-@click.option("--quiet", is_flag=True, help="Tell failures and warnings only.")
-@click.option("-v", "--verbose", is_flag=True, help="Tell every step, and tracebacks of bugs.")
-@click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
-def command(
-    inputs: tuple[Path, ...],
-    *,
-    contrast: str,
-    out: Path | None,
-    detector: str,
-    file_centerline: Path | None,
-    threshold: float | None,
-    soft: bool,
-    brain: str | None,
-    kernel: str,
-    threads: int | None,
-    preview: bool,
-    save_centerline: bool,
-    with_sidecar: bool,
-    report: Path | None,
-    **rest: Any,
-) -> int:
-    """Segment the spinal cord in volumes, and in all volumes below folders.
+@_result_options
+@_cohort_options
+@_telling_options
+@observing_options
+def command(inputs: tuple[str, ...], **given: Any) -> int:
+    """Segment the spinal cord in one volume, or in a cohort.
 
-    The mask of INPUT is OUT/<input>_seg.nii.gz; volumes found below a folder keep their place below OUT.
-    Paths of masks go to stdout, one line a volume to stderr.
+    INPUT is a volume; a folder, whose volumes keep their place below OUT; a pattern in quotes; a list
+    (.tsv, .csv) with a column "input"; or - for paths or JSON lines on stdin. A BIDS data set is given in
+    three words: BIDS_DIR OUT_DIR participant.
+
+    The mask of INPUT is OUT/<input>_seg.nii.gz. Paths of masks go to stdout, one line a volume to stderr. Of
+    many volumes, those that are done are not done again: OUT/.fastseg keeps a ledger. OUT/summary.tsv has a
+    row for each volume.
 
     Exit codes: 0 all fine, 2 usage, 3 some volumes failed, 4 none succeeded, 5 no volume found,
-    130 interrupted.
+    130 and 143 interrupted.
     """
+    with observed(given.pop("profile_time"), given.pop("trace_memory"), given.pop("trace")):
+        return _run(inputs, given)
+
+
+def _run(inputs: tuple[str, ...], given: dict[str, Any]) -> int:
+    from fastseg.cohort.planning import PARTICIPANT, plan
+
+    wanted, selection = _wanted(given), _selection(given)
+    out: Path | None = given["out"]
+    if inputs == ("-",):
+        return _stdin(given, wanted, out if out is not None else Path())
+    planned = plan(inputs, out, wanted, selection)
+    if not planned.jobs and not planned.failures:
+        click.echo(f"fastseg: error: no .nii or .nii.gz volume in {', '.join(inputs)}", err=True)
+        return Exit.NOTHING_MATCHED
+    if given["report"] is not None:
+        _check_report(given["report"], planned.jobs)
+    if planned.form == "file" and len(planned.jobs) == 1 and not planned.failures and not given["cluster"]:
+        return _one(planned.jobs[0], planned, wanted, given)
+    return _cohort(planned, wanted, given, bids=inputs[-1] == PARTICIPANT and planned.form == "bids")
+
+
+def _wanted(given: dict[str, Any]) -> Wanted:
+    from fastseg.cohort.planning import Wanted
+    from fastseg.options import Options
+
+    threshold, soft, detector = given["threshold"], given["soft"], given["detector"]
     if threshold == -1:
         threshold, soft = None, True
     elif threshold is not None and soft:
         raise click.UsageError("--thr and --soft exclude each other")
-    if file_centerline is not None:
+    if given["file_centerline"] is not None:
         detector = "file"
-    elif detector == "file":
-        raise click.UsageError("--centerline file needs --file-centerline FILE")
-    sources = _found(inputs)
-    if not sources:
-        click.echo(f"fastseg: error: no .nii or .nii.gz volume in {', '.join(map(str, inputs))}", err=True)
-        return Exit.NOTHING_MATCHED
-    if file_centerline is not None and len(sources) > 1:
-        raise click.UsageError(f"--file-centerline is for one input, not for {len(sources)}")
-    wanted: dict[Kind, bool] = {
+    kinds: dict[Kind, bool] = {
         "mask": True,
-        "sidecar": with_sidecar,
-        "centerline": save_centerline,
-        "overlay": preview,
+        "sidecar": given["with_sidecar"],
+        "centerline": given["save_centerline"],
+        "overlay": given["preview"],
+        "csa": given["csa"],
     }
-    kinds = tuple(kind for kind, is_wanted in wanted.items() if is_wanted)
-    read = [file_centerline] if file_centerline is not None else []
-    planned = plan_outputs(sources, out, kinds=kinds, also_read=read)
-    if report is not None:
-        _check_report(report, [*(source.path for source in sources), *read], planned)
-
-    load_needed_kernels(detector, contrast, rest["models"], quiet=rest["quiet"])
-    from fastseg.options import Options
-
     options = Options(
-        contrast=contrast,
-        kernel=kernel,  # type: ignore[arg-type]  # click has checked it
-        detector=detector,  # type: ignore[arg-type]
+        contrast=given["contrast"],
+        kernel=given["kernel"],
+        detector=detector,
         threshold=threshold,
         soft=soft,
-        brain=None if brain is None else brain == "1",
+        brain=None if given["brain"] is None else given["brain"] == "1",
     )
-    request = _Request(
-        options, kinds, threads=threads or usable_threads(), centerline=file_centerline, **rest
+    source = click.get_current_context().get_parameter_source("contrast")
+    return Wanted(
+        options,
+        contrast_given=source is not None and source.name == "COMMANDLINE",
+        frame=given["frame"],
+        file_centerline=str(given["file_centerline"]) if given["file_centerline"] else None,
+        kinds=tuple(kind for kind, is_wanted in kinds.items() if is_wanted),
+        naming=given["naming"],
     )
-    with logging_to_stderr(logging.DEBUG if rest["verbose"] else logging.WARNING):
-        return _run(request, list(zip(sources, planned, strict=True)), report)
 
 
-def _found(inputs: tuple[Path, ...]) -> list[Source]:
-    """All sources, each once."""
-    sources: dict[Path, Source] = {}
-    for given, found in zip(inputs, expand(inputs), strict=True):
-        if not found and len(inputs) > 1:
-            click.echo(f"warning: {given}: holds no .nii or .nii.gz volume", err=True)
-        for source in found:
-            sources.setdefault(source.path.resolve(), source)
-    return list(sources.values())
+def _selection(given: dict[str, Any]) -> Selection:
+    from fastseg.cohort.planning import Selection
+
+    return Selection(
+        participants=given["participants"],
+        sessions=given["sessions"],
+        suffixes=given["suffixes"],
+        excluded=given["excluded"],
+        excluded_yml=given["excluded_yml"],
+    )
 
 
-def _check_report(report: Path, read: list[Path], planned: list[Outputs]) -> None:
-    taken = {path.resolve() for path in read}
-    for outputs in planned:
-        taken |= {path.resolve() for path in outputs.of_kinds(("mask", "sidecar", "centerline", "overlay"))}
+def _check_report(report: Path, jobs: list[Job]) -> None:
+    taken = {path.resolve() for job in jobs for path in (job.source, job.centerline) if path is not None}
+    for job in jobs:
+        taken |= {
+            path.resolve()
+            for path in job.outputs.of_kinds(("mask", "sidecar", "centerline", "overlay", "csa"))
+        }
     if report.resolve() in taken:
         raise OptionError(f"--report {report} is an input or an output: choose another name")
     if not report.absolute().parent.is_dir():
         raise OptionError(f"--report {report}: its folder does not exist")
 
 
-def _run(request: _Request, jobs: list[tuple[Source, Outputs]], report: Path | None) -> int:
+def _facts(given: dict[str, Any], form: str) -> dict[str, object]:
+    return {"Contrast": given["contrast"], "Models": given["models"], "Form": form}
+
+
+# --- one volume
+
+
+def _one(job: Job, planned: Plan, wanted: Wanted, given: dict[str, Any]) -> int:
+    """One volume: no ledger, all cores for its inference."""
+    from fastseg.cohort.job import Outcome, Status
+
+    reporter = Reporter(1, quiet=given["quiet"], as_json=given["log_json"])
+    for remark in planned.remarks:
+        reporter.say(remark, warning=True)
     began = time.perf_counter()
-    outcomes: list[_Outcome] = []
+    existing = [path for path in job.outputs.of_kinds(wanted.kinds) if os.path.lexists(path)]
     code: int | None = None
-    try:
-        with terminable():
-            for outcome in _outcomes(request, jobs):
-                outcomes.append(outcome)
-                _tell(outcome, request)
-                if request.fail_fast and outcome.status != "ok":
-                    break
-    except KeyboardInterrupt:
-        click.echo(f"fastseg: error: interrupted, {len(outcomes)} of {len(jobs)} volumes done", err=True)
-        code = Exit.INTERRUPTED
-    except SystemExit:
-        click.echo(f"fastseg: error: terminated, {len(outcomes)} of {len(jobs)} volumes done", err=True)
-        code = TERMINATED
-    seconds = time.perf_counter() - began
-    succeeded = sum(outcome.status == "ok" for outcome in outcomes)
-    if code is None:
-        code = Exit.OK if succeeded == len(jobs) else Exit.SOME_FAILED if succeeded else Exit.NONE_SUCCEEDED
-    if len(jobs) > 1 and not request.quiet:
-        counts = ", ".join(f"{n} {status}" for status, n in Counter(o.status for o in outcomes).items())
-        left = len(jobs) - len(outcomes)
-        say(f"{len(jobs)} volumes in {seconds:.1f} s: {counts}" + (f", {left} not tried" if left else ""))
-    if report is not None:
-        _write_report(report, request, outcomes, len(jobs), seconds, code)
+    outcome = None
+    if job.skip:
+        outcome = Outcome(job, Status.SKIPPED, job.skip)
+    elif existing and not given["overwrite"]:
+        message = f"{existing[0]} exists: add --overwrite, or choose another -o"
+        outcome = Outcome(job, Status.ERROR, message)
+    else:
+        try:
+            with terminable():
+                outcome = _segment(job, wanted, given)
+        except KeyboardInterrupt:
+            click.echo("fastseg: error: interrupted, 0 of 1 volumes done", err=True)
+            code = Exit.INTERRUPTED
+        except SystemExit:
+            click.echo("fastseg: error: terminated, 0 of 1 volumes done", err=True)
+            code = TERMINATED
+    return _tell_one(outcome, code, reporter, time.perf_counter() - began, given)
+
+
+def _tell_one(
+    outcome: Any, code: int | None, reporter: Reporter, seconds: float, given: dict[str, Any]
+) -> int:
+    from fastseg.cohort.report import run_report, volume_record
+    from fastseg.sidecar import write_json
+
+    if outcome is not None:
+        code = Exit.OK if outcome.status.success else Exit.NONE_SUCCEEDED
+        name = str(outcome.job.source)
+        reporter.volume(name, str(outcome.status), outcome.message, outcome.notes, seconds)
+        if given["verbose"] and "traceback" in outcome.record:
+            click.echo(str(outcome.record["traceback"]), err=True)
+        if outcome.status.success and outcome.status != "skipped":
+            put(str(outcome.job.outputs.mask))
+    assert code is not None
+    if given["report"] is not None:
+        volumes = [] if outcome is None else [volume_record(outcome, Path())]
+        facts = _facts(given, "file")
+        write_json(run_report(volumes, n_jobs=1, seconds=seconds, code=code, facts=facts), given["report"])
     return code
 
 
-def _outcomes(request: _Request, jobs: list[tuple[Source, Outputs]]) -> Iterator[_Outcome]:
-    """Volumes whose outputs exist first: that costs nothing."""
-    todo = []
-    for source, outputs in jobs:
-        existing = [path for path in outputs.of_kinds(request.kinds) if path.exists() or path.is_symlink()]
-        if existing and not request.overwrite:
-            message = f"{existing[0]} exists: add --overwrite, or choose another -o"
-            yield _Outcome(source, "error", 0.0, message=message)
-        else:
-            todo.append((source, outputs))
-    if not todo:
-        return
-    from fastseg.segmenter import Segmenter
+def _segment(job: Job, wanted: Wanted, given: dict[str, Any]) -> Outcome:
+    load_needed_kernels(job.options.detector, job.options.contrast, given["models"], quiet=given["quiet"])
+    from fastseg.cohort.segmenters import Segmenters
+    from fastseg.cohort.work import Manner, Work, segment_file
 
-    with Segmenter(
-        request.options, models=request.models, backend=request.engine, threads=request.threads
-    ) as segmenter:
-        for source, outputs in todo:
-            began = time.perf_counter()
-            try:
-                notes = _segment(segmenter, request, source, outputs)
-            except Exception as error:
-                seconds = time.perf_counter() - began
-                status, message = status_of(error, source.path)
-                if request.verbose and not isinstance(error, FastsegError):
-                    traceback.print_exception(error)
-                del error  # it holds the volume through its traceback
-                yield _Outcome(source, status, seconds, message=message)
-            else:
-                yield _Outcome(source, "ok", time.perf_counter() - began, outputs.mask, notes=notes)
+    threads = given["threads"] or usable_threads()
+    with (
+        logging_to_stderr(logging.DEBUG if given["verbose"] else logging.WARNING),
+        Segmenters(models=given["models"], backend=given["engine"], threads=threads) as segmenters,
+    ):
+        segmenters.of(job.options)
+        return segment_file(Work(job, Manner(wanted.kinds, rescue=given["rescue"]), segmenters))
 
 
-def _segment(segmenter: Segmenter, request: _Request, source: Source, outputs: Outputs) -> tuple[str, ...]:
-    """One volume, from file to files; gives what there is to note."""
-    from fastseg.networks.network import ANY_CONTRAST
-    from fastseg.nifti import read_volume, write_volume
-    from fastseg.quality import name_note
-    from fastseg.sidecar import sidecar, write_json
-    from fastseg.volume import SCT_RPI, Volume
-
-    contrast = request.options.contrast
-    volume, template = read_volume(source.path, frame=request.frame)
-    centerline = read_volume(request.centerline)[0] if request.centerline else None
-    result = segmenter.segment(volume, centerline)
-    with publish(outputs.mask) as stage:
-        if "overlay" in request.kinds:
-            from fastseg.preview import overlay_png
-
-            overlay_png(
-                volume,
-                result.mask,
-                result.centerline,
-                stage / outputs.overlay.name,
-                name=source.path.name,
-                contrast=contrast if contrast != ANY_CONTRAST else "",
-                threshold=result.threshold if request.options.soft else 0.5,
-            )
-        if "centerline" in request.kinds:
-            grid = volume.grid.reoriented(SCT_RPI)
-            line = Volume(result.centerline.mask(grid), grid).reoriented(volume.grid.axcodes)
-            write_volume(line.voxels, template, stage / outputs.centerline.name)
-        if "sidecar" in request.kinds:
-            record = sidecar(
-                result, template, options=request.options, pack=segmenter.pack, frame=request.frame
-            )
-            write_json(record, stage / outputs.sidecar.name)
-        write_volume(result.mask.voxels, template, stage / outputs.mask.name)
-    named = name_note(source.path.name, contrast)
-    return (*([named] if named else []), *template.notes, *result.notes)
+# --- many
 
 
-def _tell(outcome: _Outcome, request: _Request) -> None:
-    for note in outcome.notes:
-        click.echo(f"warning: {outcome.source.path}: {note}", err=True)
-    if outcome.status != "ok" or not request.quiet:
-        line = f"{outcome.status:<13} {outcome.source.path}  {outcome.seconds:.2f} s"
-        click.echo(f"{line}  {outcome.message}".rstrip(), err=True)
-    if outcome.mask is not None:
-        click.echo(str(outcome.mask))
+def _plans(wanted: Wanted, given: dict[str, Any], *, out: Path, root: Path) -> Plans:
+    from fastseg.cohort.ledger import Shard
+    from fastseg.cohort.memory import budget_bytes, tame_allocator
+    from fastseg.cohort.session import Plans
+    from fastseg.cohort.stream import Limits
+    from fastseg.cohort.work import Manner
+
+    shard = Shard.parse(given["shard"]) if given["shard"] else Shard()
+    workers = given["jobs"] or given["threads"] or usable_threads(most=None)
+    memory = budget_bytes(given["mem_gb"])
+    load_needed_kernels(
+        wanted.options.detector, wanted.options.contrast, given["models"], quiet=given["quiet"]
+    )
+    tame_allocator()
+    return Plans(
+        out=out,
+        root=root,
+        manner=Manner(wanted.kinds, rescue=given["rescue"]),
+        limits=Limits(workers=workers, memory=memory, give_up_seconds=given["give_up"]),
+        models=given["models"],
+        backend=given["engine"],
+        shard=shard,
+        overwrite=given["overwrite"],
+        retry_failed=given["retry_failed"],
+        max_failures=1 if given["fail_fast"] else given["max_failures"],
+        command=tuple(sys.argv[1:]),
+    )
 
 
-def _write_report(
-    path: Path, request: _Request, outcomes: list[_Outcome], n_jobs: int, seconds: float, code: int
-) -> None:
-    from fastseg import __version__
+def _session(plans: Plans, reporter: Reporter, given: dict[str, Any]) -> Session:
+    from fastseg.cohort.session import Session
+
+    return Session(plans, reporter)
+
+
+def _cohort(planned: Plan, wanted: Wanted, given: dict[str, Any], *, bids: bool) -> int:
+    from fastseg.cli.cohort import run_list
+
+    out = planned.out
+    total = len(planned.jobs) + len(planned.failures)
+    reporter = Reporter(total, quiet=given["quiet"], as_json=given["log_json"])
+    for remark in planned.remarks:
+        reporter.say(remark)
+    plans = _plans(wanted, given, out=out, root=planned.root)
+    with (
+        logging_to_stderr(logging.DEBUG if given["verbose"] else logging.WARNING),
+        _session(plans, reporter, given) as session,
+    ):
+        if bids:
+            _describe(planned)
+        return run_list(
+            session, planned, reporter, out=out, report=given["report"], facts=_facts(given, planned.form)
+        )
+
+
+def _stdin(given: dict[str, Any], wanted: Wanted, out: Path) -> int:
+    from fastseg.cli.cohort import run_stdin
+    from fastseg.cohort.stdin import read_stdin_jobs
+
+    reporter = Reporter(None, quiet=given["quiet"], as_json=given["log_json"])
+    jobs = read_stdin_jobs(sys.stdin.buffer, out, wanted)
+    plans = _plans(wanted, given, out=out, root=Path.cwd())
+    with (
+        logging_to_stderr(logging.DEBUG if given["verbose"] else logging.WARNING),
+        _session(plans, reporter, given) as session,
+    ):
+        facts = _facts(given, "stdin")
+        return run_stdin(session, jobs, reporter, out=out, report=given["report"], facts=facts)
+
+
+def _describe(planned: Plan) -> None:
+    """Write dataset_description.json, unless somebody has."""
+    from fastseg.cohort.bids import dataset_description
     from fastseg.sidecar import write_json
 
-    volumes = [
-        {
-            "Input": str(outcome.source.path),
-            "Status": outcome.status,
-            "Seconds": round(outcome.seconds, 4),
-            "Mask": str(outcome.mask) if outcome.mask else None,
-            "Message": outcome.message,
-            "Notes": list(outcome.notes),
-        }
-        for outcome in outcomes
-    ]
-    record = {
-        "GeneratedBy": [{"Name": "fastseg", "Version": __version__}],
-        "Contrast": request.options.contrast,
-        "Models": request.models,
-        "ExitCode": int(code),
-        "Seconds": round(seconds, 4),
-        "Counts": dict(Counter(outcome.status for outcome in outcomes)),
-        "NotTried": n_jobs - len(outcomes),
-        "Volumes": volumes,
-    }
-    write_json(record, path)
+    path = planned.out / "dataset_description.json"
+    if not path.exists():
+        write_json(dataset_description(planned.root, planned.out), path)

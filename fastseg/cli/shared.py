@@ -7,15 +7,13 @@ import logging
 import math
 import os
 import signal
+import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-
-from fastseg.errors import CordNotFound, FastsegError, InferenceError, InputError
 
 __all__ = [
     "TERMINATED",
@@ -23,11 +21,10 @@ __all__ = [
     "load_needed_kernels",
     "locating_options",
     "logging_to_stderr",
+    "put",
     "say",
-    "status_of",
     "terminable",
     "usable_threads",
-    "where",
 ]
 
 #: Exit code after SIGTERM: 128 + 15.
@@ -100,30 +97,14 @@ def load_needed_kernels(detector: str, contrast: str, models: str, *, quiet: boo
     load_kernels(tell, own_process=True, skip=() if svm else HOG_KERNELS)
 
 
-def status_of(error: Exception, path: Path) -> tuple[str, str]:
-    """Status of a volume that failed, and why, on one line without the volume's own name."""
-    text = " ".join(str(error).split()).removeprefix(f"{path}: ")
-    if isinstance(error, CordNotFound):
-        return "no_cord", text
-    if isinstance(error, InputError):
-        return "bad_input", text
-    if isinstance(error, MemoryError) or (
-        isinstance(error, InferenceError) and ("bad_alloc" in text or "allocate memory" in text)
-    ):
-        return "out_of_memory", "the memory does not suffice: close other programs, or crop the volume"
-    if isinstance(error, FastsegError):
-        return "error", text
-    return "error", f"{type(error).__name__}: {text} (in {where(error)}; a bug: please report it, with -v)"
-
-
-def where(error: BaseException) -> str:
-    """File and line of fastseg in which an exception arose."""
-    place = "fastseg"
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        module = frame.f_globals.get("__name__", "")
-        if module.startswith("fastseg."):
-            place = f"{module.replace('.', '/')}.py:{line}"
-    return place
+def put(text: str, *, err: bool = False) -> None:
+    """Write a line in which a file name may not be valid UTF-8."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        click.echo(text, err=err)
+    except UnicodeEncodeError:
+        stream.buffer.write(os.fsencode(text) + b"\n")
+        stream.buffer.flush()
 
 
 def say(text: str) -> None:
@@ -131,13 +112,13 @@ def say(text: str) -> None:
     click.echo(f"fastseg: {text}", err=True)
 
 
-def usable_threads() -> int:
-    """Cores that this process may use, at most 8."""
+def usable_threads(most: int | None = 8) -> int:
+    """Cores that this process may use, at most so many: one volume has no use for more than 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):  # "max 100000" where there is no limit
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, math.ceil(int(quota) / int(period)))
-    return max(1, min(cores, 8))
+    return max(1, min(cores, most or cores))
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from fastseg.errors import InferenceError
 from fastseg.networks.network import Role
 from fastseg.networks.packs import find_pack
 from fastseg.segmenter import Segmenter
+from fastseg.volume import Volume
 from tests.phantom_files import fastseg, files_below, save, save_phantom, voxels_of
 from tests.unit.networks.stand_ins import own_pack, sct_folder
 
@@ -55,25 +56,29 @@ def test_a_volume_gives_a_mask_beside_its_sidecar_in_the_current_folder(volumes:
 def test_a_folder_is_segmented_in_place_and_failures_do_not_stop_it(volumes: Path, here: Path) -> None:
     code, out, err = fastseg("run", volumes, "-c", "t2", "-o", "out", "--report", "run.json")
     assert code == 3
-    assert out.splitlines() == ["out/a_seg.nii.gz", "out/c_seg.nii.gz", "out/deep/b_seg.nii.gz"]
-    assert [line.split()[0] for line in err.splitlines()] == ["ok", "bad_input", "ok", "ok", "fastseg:"]
-    assert err.splitlines()[-1].endswith(": 3 ok, 1 bad_input")
+    assert sorted(out.splitlines()) == ["out/a_seg.nii.gz", "out/c_seg.nii.gz", "out/deep/b_seg.nii.gz"]
+    told = [line.split()[0] for line in err.splitlines()]
+    assert sorted(told[:4]) == ["bad_input", "ok", "ok", "ok"]
+    assert set(told[4:]) == {"fastseg:"}
+    assert "fastseg: 1 x bad_input: not a NIfTI volume; convert it to .nii.gz first" in err
+    assert "fastseg: table of all volumes: out/summary.tsv\n" in err
     report = json.loads((here / "run.json").read_text())
     assert (report["ExitCode"], report["Counts"]) == (3, {"ok": 3, "bad_input": 1})
-    assert [volume["Status"] for volume in report["Volumes"]] == ["ok", "bad_input", "ok", "ok"]
-    assert report["Volumes"][1]["Mask"] is None
-    assert "not a NIfTI volume" in report["Volumes"][1]["Message"]
-    assert not [name for name in files_below(here / "out") if "broken" in name or ".fastseg" in name]
+    volume = next(each for each in report["Volumes"] if each["Status"] == "bad_input")
+    assert (volume["Input"], volume["Mask"]) == ("broken.nii.gz", None)
+    assert "not a NIfTI volume" in volume["Message"]
+    left = [name for name in files_below(here / "out") if "broken" in name]
+    assert left == ["logs/broken_seg.log"]
 
 
 def test_results_in_the_input_folder_are_not_segmented_again(volumes: Path, here: Path) -> None:
     save_phantom(here / "a.nii.gz")
     assert fastseg("run", ".", "-c", "t2", "--save-centerline")[0] == 0
-    before = files_below(here)
+    before = {name: (here / name).read_bytes() for name in ("a_seg.nii.gz", "a_seg.json")}
     code, out, err = fastseg("run", ".", "-c", "t2")
-    assert (code, out) == (4, "")
-    assert "a_seg.nii.gz exists: add --overwrite" in err
-    assert files_below(here) == before
+    assert (code, out) == (0, "a_seg.nii.gz\n")
+    assert err.startswith("cached        a.nii.gz  ")
+    assert {name: (here / name).read_bytes() for name in before} == before
 
 
 def test_existing_outputs_are_refused_before_any_work(
@@ -302,20 +307,29 @@ def test_quiet_tells_failures_only(volumes: Path, here: Path) -> None:
 
 def test_fail_fast_stops_and_says_what_was_not_tried(volumes: Path, here: Path) -> None:
     code, out, err = fastseg("run", volumes, "-c", "t2", "--fail-fast", "--report", "run.json")
-    assert (code, out) == (3, "a_seg.nii.gz\n")
-    assert err.splitlines()[-1].endswith("1 ok, 1 bad_input, 2 not tried")
-    assert json.loads((here / "run.json").read_text())["NotTried"] == 2
+    assert code in (3, 4)
+    report = json.loads((here / "run.json").read_text())
+    done = sum(report["Counts"].values())
+    assert report["Counts"]["bad_input"] == 1
+    assert report["NotTried"] == 4 - done
+    assert "to try what failed again" in err or "to go on: fastseg" in err
+    assert len(out.splitlines()) == done - 1
+    # Of more volumes than can be under way at once, the rest is not begun.
+    many = [save_phantom(here / f"{k:02}.nii.gz", seed=k) for k in range(12)]
+    (here / "00.nii.gz").write_text("not a volume")
+    code, _, err = fastseg("run", *many, "-o", "new", "--fail-fast", "--jobs", "1", "--report", "run.json")
+    assert json.loads((here / "run.json").read_text())["NotTried"] > 0
+    assert "to go on: fastseg" in err
 
 
-def _failing(error: BaseException, *, first_only: bool = True) -> Any:
-    calls = []
-    segment = Segmenter.segment
+def _failing(error: BaseException) -> Any:
+    """Segmenter.prepare that fails for volumes of seven slices."""
+    prepare = Segmenter.prepare
 
-    def fail(self: Segmenter, *given: Any) -> Any:
-        calls.append(given)
-        if first_only and len(calls) > 1:
-            return segment(self, *given)
-        raise error
+    def fail(self: Segmenter, volume: Volume, *given: Any) -> Any:
+        if volume.grid.shape[2] == 7:
+            raise error
+        return prepare(self, volume, *given)
 
     return fail
 
@@ -330,31 +344,41 @@ def _failing(error: BaseException, *, first_only: bool = True) -> Any:
             "crop the volume",
         ),
         (InferenceError("the engine broke; use another"), "error", "the engine broke; use another"),
-        (KeyError("surprise"), "error", "KeyError: 'surprise' (in fastseg/cli/run.py:"),
+        (KeyError("surprise"), "error", "KeyError: 'surprise' (in fastseg/cohort/work.py:"),
     ],
     ids=["memory", "engine-memory", "engine", "bug"],
 )
 def test_a_failure_inside_one_volume_is_one_line_and_the_run_goes_on(
     volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, status: str, said: str
 ) -> None:
-    monkeypatch.setattr(Segmenter, "segment", _failing(error))
-    code, out, err = fastseg("run", volumes / "a.nii.gz", volumes / "c.nii.gz", "-c", "t2")
-    assert (code, out) == (3, "c_seg.nii.gz\n")
-    first = err.splitlines()[0]
-    assert first.split()[0] == status
-    assert said in first
-    assert len(err.splitlines()) == 3
-    assert files_below(here) == ["c_seg.json", "c_seg.nii.gz"]
+    monkeypatch.setattr(Segmenter, "prepare", _failing(error))
+    save_phantom(here / "x.nii.gz", n_slices=7)
+    code, out, err = fastseg("run", "x.nii.gz", volumes / "c.nii.gz", "-c", "t2", "-o", "out")
+    assert (code, out) == (3, "out/c_seg.nii.gz\n")
+    (line,) = [line for line in err.splitlines() if line.startswith(status)]
+    assert said in line
+    found = [name for name in files_below(here / "out") if not name.startswith(".fastseg")]
+    assert found == ["c_seg.json", "c_seg.nii.gz", "logs", "logs/x_seg.log", "summary.tsv"]
+    code, out, err = fastseg("run", "x.nii.gz", "-c", "t2", "-o", "alone")
+    assert (code, out) == (4, "")
+    assert err.startswith(status)
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (here / "alone").exists()
 
 
 def test_verbose_shows_the_traceback_of_a_bug(
     volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Segmenter, "segment", _failing(KeyError("surprise")))
+    monkeypatch.setattr(Segmenter, "prepare", _failing(KeyError("surprise")))
     level = logging.getLogger("fastseg").level
-    code, _, err = fastseg("run", volumes / "a.nii.gz", "-c", "t2", "-v")
-    assert code == 4
-    assert "Traceback (most recent call last)" in err
+    x = save_phantom(here / "x.nii.gz", n_slices=7)
+    for inputs in ([x], [x, volumes / "c.nii.gz"]):
+        code, _, err = fastseg("run", *inputs, "-c", "t2", "-v", "-o", f"out{len(inputs)}")
+        assert code == (4 if len(inputs) == 1 else 3)
+        assert "Traceback (most recent call last)" in err
+        assert "KeyError: 'surprise'" in err
+    assert "Traceback" in (here / "out2" / "logs" / "x_seg.log").read_text()
     assert logging.getLogger("fastseg").level == level
 
 
@@ -376,22 +400,16 @@ def test_a_failing_picture_takes_everything_of_its_volume_away(
 def test_an_interrupted_run_exits_with_130_and_keeps_its_report(
     volumes: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
-    infer = OnnxRuntimeCpu.infer
-
-    def interrupt(self: OnnxRuntimeCpu, batch: Any) -> Any:
-        calls.append(batch)
-        if len(calls) > 2:
-            raise KeyboardInterrupt
-        return infer(self, batch)
-
-    monkeypatch.setattr(OnnxRuntimeCpu, "infer", interrupt)
-    arguments = ["-c", "t2", "--report", "run.json"]
-    code, out, err = fastseg("run", volumes / "a.nii.gz", volumes / "c.nii.gz", *arguments)
-    assert (code, out) == (130, "a_seg.nii.gz\n")
-    assert "interrupted, 1 of 2 volumes done" in err
-    assert files_below(here) == ["a_seg.json", "a_seg.nii.gz", "run.json"]
+    monkeypatch.setattr(OnnxRuntimeCpu, "infer", _interrupted)
+    code, out, err = fastseg("run", volumes / "a.nii.gz", "-c", "t2", "--report", "run.json")
+    assert (code, out) == (130, "")
+    assert "interrupted, 0 of 1 volumes done" in err
+    assert files_below(here) == ["run.json"]
     assert json.loads((here / "run.json").read_text())["ExitCode"] == 130
+
+
+def _interrupted(*_: object) -> Any:
+    raise KeyboardInterrupt
 
 
 def test_a_terminated_run_exits_with_143_and_leaves_nothing_half_done(
@@ -400,7 +418,7 @@ def test_a_terminated_run_exits_with_143_and_leaves_nothing_half_done(
     def terminate(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Segmenter, "segment", terminate)
+    monkeypatch.setattr(Segmenter, "prepare", terminate)
     code, out, err = fastseg("run", volumes / "a.nii.gz", "-c", "t2")
     assert (code, out) == (143, "")
     assert "terminated, 0 of 1 volumes done" in err

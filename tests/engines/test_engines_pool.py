@@ -62,7 +62,7 @@ def test_threads_take_turns_where_the_engine_is_for_one(monkeypatch: pytest.Monk
     batch, failures = np.ones((1, 1, 2, 2), np.float32), []
     with Engines() as engines:
         engine = engines.open(network())
-        assert engine.concurrent
+        assert not engine.concurrent
 
         def ask() -> None:
             try:

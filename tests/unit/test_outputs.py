@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from fastseg.errors import OptionError, OutputError
-from fastseg.outputs import Source, expand, plan_outputs, publish, write_file
+from fastseg.outputs import (
+    Source,
+    expand,
+    is_result_name,
+    outputs_of,
+    plan_outputs,
+    publish,
+    write_file,
+)
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -67,12 +75,34 @@ def test_an_output_file_is_for_one_input_only() -> None:
 
 def test_names_beside_the_mask() -> None:
     (planned,) = plan_outputs([Source(Path("in/t2.nii.gz"))], Path("out"))
-    assert [path.name for path in planned.of_kinds(("mask", "sidecar", "centerline", "overlay"))] == [
+    assert [path.name for path in planned.of_kinds(("mask", "sidecar", "centerline", "overlay", "csa"))] == [
         "t2_seg.nii.gz",
         "t2_seg.json",
         "t2_centerline.nii.gz",
         "t2_overlay.png",
+        "t2_csa.tsv",
     ]
+
+
+@pytest.mark.parametrize(
+    ("mask", "names"),
+    [
+        ("m.nii", "m.nii m.json m_centerline.nii m_overlay.png m_csa.tsv"),
+        ("m_seg.NII", "m_seg.NII m_seg.json m_centerline.NII m_overlay.png m_csa.tsv"),
+        ("m", "m m.json m_centerline.nii.gz m_overlay.png m_csa.tsv"),
+    ],
+)
+def test_names_beside_a_mask_that_was_named(mask: str, names: str) -> None:
+    outputs = outputs_of(Path("out") / mask)
+    kinds = ("mask", "sidecar", "centerline", "overlay", "csa")
+    assert outputs.names(kinds) == names.split()
+    assert outputs.of_kinds(kinds) == [getattr(outputs, kind) for kind in kinds]
+
+
+def test_strictly_named_results_are_results_and_other_masks_are_not() -> None:
+    assert is_result_name(Path("out/sub-1_label-SC_desc-T2w_probseg.nii.gz"))
+    assert is_result_name("x/sub-1_T2w_label-SC_seg.nii")
+    assert not is_result_name("x_seg/brain_mask.nii.gz")
 
 
 def test_two_inputs_with_one_output_are_refused() -> None:

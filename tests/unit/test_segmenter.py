@@ -66,7 +66,8 @@ def test_a_result_lies_on_the_images_grid_and_says_what_was_done() -> None:
     assert (result.detector, result.threshold) == ("cnn", _threshold("t2"))
     assert set(result.engines) == set(result.networks) == {"detect", "segment"}
     assert all(len(digest) == 64 for _, digest in result.networks.values())
-    assert list(result.seconds) == ["prepare", "centerline", "crop", "predict", "clean", "back"]
+    steps = ["prepare", "centerline", "crop", "predict", "clean", "back", "quality"]
+    assert list(result.seconds) == steps
     assert result.centerline.z.tolist() == list(range(8))
 
 

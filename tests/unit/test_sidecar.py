@@ -46,6 +46,7 @@ def test_it_says_what_was_done_and_with_what(record: tuple[Path, dict[str, Any]]
     pack = find_pack("default")
     assert list(block) == [
         "Status",
+        "Flags",
         "Notes",
         "Contrast",
         "Centerline",
@@ -58,6 +59,7 @@ def test_it_says_what_was_done_and_with_what(record: tuple[Path, dict[str, Any]]
         "Pack",
         "InputSha256",
         "Statistics",
+        "Quality",
         "Seconds",
     ]
     assert (block["Status"], block["Contrast"], block["Kernel"], block["Threshold"]) == (

@@ -1,0 +1,230 @@
+"""Runs over many volumes: signals, what is told on the way, what is left behind at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastseg.cli import Exit
+from fastseg.cli.progress import Reporter
+from fastseg.cli.shared import TERMINATED, put
+from fastseg.errors import OutputError
+
+if TYPE_CHECKING:
+    from fastseg.cohort.inputs import Refused
+    from fastseg.cohort.job import Job, Outcome
+    from fastseg.cohort.planning import Plan
+    from fastseg.cohort.session import Session
+
+__all__ = ["exit_code", "run_list", "run_stdin"]
+
+
+_logger = logging.getLogger(__name__)
+
+
+class _Told:
+    """Counts what was told, and keeps it for the report."""
+
+    def __init__(self, reporter: Reporter, out: Path, *, as_lines: bool = False) -> None:
+        self._reporter, self._out, self._as_lines = reporter, out, as_lines
+        self.volumes: list[dict[str, Any]] = []
+        self.counts: Counter[str] = Counter()
+        self.failures: list[tuple[str, str]] = []
+        self.flags: Counter[str] = Counter()
+
+    def add(self, each: Outcome | Refused) -> None:
+        """Tell of one volume."""
+        from fastseg.cohort.inputs import Refused
+        from fastseg.cohort.report import volume_record
+
+        record = volume_record(each, self._out)
+        if isinstance(each, Refused):
+            name, seconds, notes = each.name, 0.0, tuple[str, ...]()
+        else:
+            name, seconds, notes = each.job.name, sum(each.seconds.values()), each.notes
+            self.flags.update(each.flags)
+        status = str(each.status)
+        self.counts[status] += 1
+        if not each.status.success:
+            self.failures.append((status, each.message))
+        shown = notes if status != "cached" else ()
+        self._reporter.volume(name, status, each.message, shown, seconds)
+        if not isinstance(each, Refused) and "traceback" in each.record:
+            _logger.debug("%s", each.record["traceback"])
+        if self._as_lines:
+            click.echo(json.dumps(record))
+        elif record["Mask"] is not None:
+            put(str(each.job.outputs.mask))  # type: ignore[union-attr]  # a mask is a job's
+        self.volumes.append(record)
+
+    @property
+    def succeeded(self) -> int:
+        """Volumes that count as a success."""
+        return sum(self.counts.values()) - len(self.failures)
+
+
+def exit_code(succeeded: int, failed: int, interrupted: int | None) -> int:
+    """Exit code of a run.
+
+    Parameters
+    ----------
+    succeeded, failed : volumes
+    interrupted : number of the signal that stopped it
+    """
+    if interrupted is not None:
+        return TERMINATED if interrupted == signal.SIGTERM else Exit.INTERRUPTED
+    if not failed:
+        return Exit.OK
+    return Exit.SOME_FAILED if succeeded else Exit.NONE_SUCCEEDED
+
+
+def run_list(
+    session: Session,
+    plan: Plan,
+    reporter: Reporter,
+    *,
+    out: Path,
+    report: Path | None,
+    facts: dict[str, object],
+) -> int:
+    """Run over a list that is known; gives the exit code."""
+    told = _Told(reporter, out)
+    for refused in plan.failures:
+        told.add(refused)
+    total = len(plan.jobs) + len(plan.failures)
+    return _run(
+        session, session.run(plan.jobs), told, reporter, report=report, facts=facts, total=total, out=out
+    )
+
+
+def run_stdin(
+    session: Session,
+    jobs: Iterable[Job | Refused],
+    reporter: Reporter,
+    *,
+    out: Path,
+    report: Path | None,
+    facts: dict[str, object],
+) -> int:
+    """Run over what comes on stdin, with a JSON line on stdout for each volume; gives the exit code."""
+    told = _Told(reporter, out, as_lines=True)
+    outcomes = session.run_stream(jobs)
+    return _run(session, outcomes, told, reporter, report=report, facts=facts, total=None, out=out)
+
+
+def _run(
+    session: Session,
+    outcomes: Iterator[Outcome | Refused],
+    told: _Told,
+    reporter: Reporter,
+    *,
+    report: Path | None,
+    facts: dict[str, object],
+    total: int | None,
+    out: Path,
+) -> int:
+    from fastseg.cohort.ledger import read_ledgers
+    from fastseg.cohort.report import run_report, write_summary
+    from fastseg.sidecar import write_json
+
+    began = time.perf_counter()
+    _tell_history(session, reporter)
+    trouble: OutputError | None = None
+    with _stoppable(session) as interrupted, reporter.showing():
+        try:
+            for outcome in outcomes:
+                told.add(outcome)
+        except OutputError as error:  # the ledger: what is not written down does not count as done
+            trouble = error
+    seconds = time.perf_counter() - began
+    code = exit_code(told.succeeded, len(told.failures), interrupted[0] if interrupted else None)
+    if trouble is not None:
+        click.echo(f"fastseg: error: {trouble}", err=True)
+        code = Exit.SOME_FAILED if told.succeeded else Exit.NONE_SUCCEEDED
+    tried = sum(told.counts.values())
+    n_jobs = total if total is not None else tried
+    if trouble is None:
+        write_summary(read_ledgers(out), out)
+    if report is not None:
+        record = run_report(told.volumes, n_jobs=n_jobs, seconds=seconds, code=code, facts=facts)
+        write_json(record, report)
+    _conclude(told, reporter, seconds=seconds, left=n_jobs - tried, out=out, stopped=bool(interrupted))
+    return code
+
+
+def _tell_history(session: Session, reporter: Reporter) -> None:
+    history = session.history
+    if history.torn:
+        reporter.say(
+            "the ledger's last line was cut off: that run was killed; its volume is done again", warning=True
+        )
+    if history.foreign:
+        reporter.say(
+            f"{history.foreign} lines of the ledger are not fastseg's: they are passed over", warning=True
+        )
+    if session.leftovers:
+        reporter.say(f"removed {session.leftovers} temporary folders of a run that was killed")
+
+
+def _conclude(
+    told: _Told, reporter: Reporter, *, seconds: float, left: int, out: Path, stopped: bool
+) -> None:
+    from fastseg.cohort.report import SUMMARY, causes
+
+    tried = sum(told.counts.values())
+    worked = told.counts["ok"] + told.counts["ok_flagged"]
+    counts = ", ".join(f"{n} {status}" for status, n in told.counts.items())
+    speed = f", {3600 * worked / seconds:.0f} volumes an hour" if worked and seconds > 1 else ""
+    text = f"{tried} volumes in {seconds:.1f} s{speed}: {counts or 'none'}"
+    reporter.say(text + (f", {left} not tried" if left else ""), counts=dict(told.counts), not_tried=left)
+    if told.flags:
+        flags = ", ".join(f"{n} {flag}" for flag, n in told.flags.most_common())
+        reporter.say(f"quality flags: {flags}", flags=dict(told.flags))
+    for count, cause in causes(told.failures)[:10]:
+        reporter.say(f"{count} x {cause}")
+    reporter.say(f"table of all volumes: {out / SUMMARY}")
+    if told.failures or left or stopped:
+        own = any(status in ("no_cord", "bad_input") for status, _ in told.failures)
+        words = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]
+        command = shlex.join(["fastseg", *words, *(["--retry-failed"] if own else [])])
+        reporter.say(f"{'to go on' if left else 'to try what failed again'}: {command}")
+
+
+@contextmanager
+def _stoppable(session: Session) -> Iterator[list[int]]:
+    """Let a first SIGINT or SIGTERM finish what is under way, and a second one end the process at once.
+
+    Gives the signals that came.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # no handlers are allowed there
+        yield came
+        return
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        if len(came) > 1:
+            os._exit(TERMINATED if number == signal.SIGTERM else Exit.INTERRUPTED)
+        # Not through Python's streams: the main thread may be in the middle of a write to them.
+        os.write(2, b"\nfastseg: stopping when the volumes under way are done; once more: at once\n")
+        session.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

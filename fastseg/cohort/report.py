@@ -1,0 +1,155 @@
+"""What a run says at its end: counts, summary.tsv, the JSON of the run, dataset_description.json."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastseg import __version__
+from fastseg.cohort.inputs import Refused
+from fastseg.cohort.job import Outcome, Status
+from fastseg.cohort.ledger import History
+from fastseg.cohort.resume import relative
+from fastseg.outputs import write_file
+
+__all__ = ["SUMMARY", "causes", "run_report", "summary_rows", "volume_record", "write_summary"]
+
+#: Name of the table inside the output folder.
+SUMMARY = "summary.tsv"
+
+_FIRST = ("name", "status", "mask", "contrast", "flags", "message", "notes")
+_STEPS = ("read", "prepare", "centerline", "crop", "predict", "clean", "back", "quality", "write")
+
+
+def summary_rows(history: History) -> list[dict[str, object]]:
+    """One row for each volume of the ledgers, sorted by name.
+
+    Returns
+    -------
+    rows : name, status, mask, contrast, flags, message, notes, then quality measures, then seconds by step.
+        Where a volume gave no number, there is "n/a", as in BIDS.
+    """
+    measures: dict[str, None] = {}
+    steps: dict[str, None] = dict.fromkeys(_STEPS)
+    for line in history.ends.values():
+        measures |= dict.fromkeys(line.get("measures", {}))
+        steps |= dict.fromkeys(line.get("seconds", {}))
+    rows = []
+    for mask, line in history.ends.items():
+        row: dict[str, object] = {
+            "name": line.get("name", ""),
+            "status": line.get("status", ""),
+            "mask": mask if line.get("outputs") else "n/a",
+            "contrast": line.get("contrast", ""),
+            "flags": ",".join(line.get("flags", ())) or "n/a",
+            "message": line.get("message") or "n/a",
+            "notes": " | ".join(line.get("notes", ())) or "n/a",
+        }
+        row |= {name: line.get("measures", {}).get(name, "n/a") for name in measures}
+        row |= {f"seconds_{name}": line.get("seconds", {}).get(name, "n/a") for name in steps}
+        rows.append(row)
+    return sorted(rows, key=lambda row: (str(row["name"]), str(row["mask"])))
+
+
+def write_summary(history: History, out: Path) -> Path:
+    """Write summary.tsv of all that the ledgers know.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    rows = summary_rows(history)
+    text = io.StringIO()
+    writer = csv.DictWriter(
+        text, [*rows[0]] if rows else [*_FIRST], delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE,
+        quotechar=None,
+    )  # fmt: skip
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _cell(value) for name, value in row.items()})
+    path = out / SUMMARY
+    write_file(path, text.getvalue().encode(errors="backslashreplace"))
+    return path
+
+
+def _cell(value: object) -> str:
+    """Tabs and line ends of hostile names would break the table."""
+    text = str(value)
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() or c > "\ud7ff" else repr(c)[1:-1] for c in text)
+    )
+
+
+def causes(outcomes: Iterable[tuple[str, str]]) -> list[tuple[int, str]]:
+    """Failures by cause, the most frequent first.
+
+    Parameters
+    ----------
+    outcomes : status and message of each volume that failed
+    """
+    counts = Counter(f"{status}: {_cause(message)}" for status, message in outcomes)
+    return [(count, cause) for cause, count in counts.most_common()]
+
+
+def _cause(message: str) -> str:
+    """A message without what is particular to its volume: what stands in brackets, and numbers."""
+    text, depth = [], 0
+    for c in message:
+        depth += c == "("
+        if not depth:
+            text.append("#" if c.isdigit() else c)
+        depth -= c == ")" and depth > 0
+    words = "".join(text).split()
+    return " ".join(word if "#" not in word else "#" for word in words)[:120]
+
+
+def volume_record(each: Outcome | Refused, out: Path) -> dict[str, Any]:
+    """One volume for the JSON of a run, and for the lines of the streaming mode."""
+    if isinstance(each, Refused):
+        return {"Input": each.name, "Status": str(each.status), "Mask": None, "Message": each.message}
+    written = each.status in (Status.OK, Status.OK_FLAGGED, Status.CACHED)
+    return {
+        "Input": each.job.name,
+        "Status": str(each.status),
+        "Mask": relative(each.job.outputs.mask, out) if written else None,
+        "Message": each.message,
+        "Notes": list(each.notes),
+        "Flags": list(each.flags),
+        "Quality": dict(each.measures),
+        "Contrast": each.job.options.contrast,
+        "Seconds": {step: round(seconds, 4) for step, seconds in each.seconds.items()},
+        **({"Attempts": each.record["attempts"]} if "attempts" in each.record else {}),
+    }
+
+
+def run_report(
+    volumes: list[dict[str, Any]], *, n_jobs: int, seconds: float, code: int, facts: Mapping[str, object]
+) -> dict[str, Any]:
+    """Describe a run.
+
+    Parameters
+    ----------
+    volumes : from `volume_record`
+    n_jobs : volumes that were named
+    seconds : wall time of the whole
+    code : exit code
+    facts : what is the same for all volumes
+    """
+    flags = Counter(flag for volume in volumes for flag in volume.get("Flags", ()))
+    return {
+        "GeneratedBy": [{"Name": "fastseg", "Version": __version__}],
+        **facts,
+        "ExitCode": int(code),
+        "Seconds": round(seconds, 4),
+        "Counts": dict(Counter(volume["Status"] for volume in volumes)),
+        "Flags": dict(flags.most_common()),
+        "NotTried": n_jobs - len(volumes),
+        "Volumes": volumes,
+    }
