@@ -34,6 +34,7 @@ class Exit(IntEnum):
 # answer at once.
 _COMMANDS = {
     "run": "run",
+    "report": "report",
     "check": "check",
     "centerline": "centerline",
     "deepseg-sc": "deepseg_sc",

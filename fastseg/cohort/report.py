@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,10 +17,22 @@ from fastseg.cohort.ledger import History
 from fastseg.cohort.resume import relative
 from fastseg.outputs import write_file
 
-__all__ = ["SUMMARY", "causes", "run_report", "summary_rows", "volume_record", "write_summary"]
+__all__ = [
+    "SUMMARY",
+    "causes",
+    "run_report",
+    "summary_rows",
+    "summary_text",
+    "volume_record",
+    "write_summary",
+]
 
 #: Name of the table inside the output folder.
 SUMMARY = "summary.tsv"
+
+# What differs between volumes that failed for the same reason.
+_BRACKETS = re.compile(r"\s*\([^()]*\)")
+_NUMBER = re.compile(r"(?<![\w.-])\d[\d.,]*(?![\w])")
 
 _FIRST = ("name", "status", "mask", "contrast", "flags", "message", "notes")
 _STEPS = ("read", "prepare", "centerline", "crop", "predict", "clean", "back", "quality", "write")
@@ -55,14 +68,8 @@ def summary_rows(history: History) -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: (str(row["name"]), str(row["mask"])))
 
 
-def write_summary(history: History, out: Path) -> Path:
-    """Write summary.tsv of all that the ledgers know.
-
-    Raises
-    ------
-    OutputError
-        It cannot be written.
-    """
+def summary_text(history: History) -> str:
+    """Rows of all that the ledgers know, as tab-separated values under the names of their columns."""
     rows = summary_rows(history)
     text = io.StringIO()
     writer = csv.DictWriter(
@@ -72,8 +79,25 @@ def write_summary(history: History, out: Path) -> Path:
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _cell(value) for name, value in row.items()})
+    return text.getvalue()
+
+
+def write_summary(history: History, out: Path, scratch: Path | None = None) -> Path:
+    """Write summary.tsv.
+
+    Parameters
+    ----------
+    history : of the output folder
+    out : output folder
+    scratch : see `fastseg.cohort.ledger.Ledger`; None: a file beside the table
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
     path = out / SUMMARY
-    write_file(path, text.getvalue().encode(errors="backslashreplace"))
+    write_file(path, summary_text(history).encode(errors="backslashreplace"), temporary=scratch)
     return path
 
 
@@ -100,14 +124,7 @@ def causes(outcomes: Iterable[tuple[str, str]]) -> list[tuple[int, str]]:
 
 def _cause(message: str) -> str:
     """A message without what is particular to its volume: what stands in brackets, and numbers."""
-    text, depth = [], 0
-    for c in message:
-        depth += c == "("
-        if not depth:
-            text.append("#" if c.isdigit() else c)
-        depth -= c == ")" and depth > 0
-    words = "".join(text).split()
-    return " ".join(word if "#" not in word else "#" for word in words)[:120]
+    return _NUMBER.sub("N", _BRACKETS.sub("", message))
 
 
 def volume_record(each: Outcome | Refused, out: Path) -> dict[str, Any]:
