@@ -8,6 +8,7 @@ mask names it: ``-o mask.nii``.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ __all__ = [
     "forget_stages",
     "is_result_name",
     "is_volume_name",
+    "not_writable",
     "outputs_of",
     "plan_outputs",
     "publish",
@@ -310,7 +312,7 @@ def publish(target: Path, *, tag: str = "", durable: bool = False) -> Iterator[P
         text = str(error).replace(f"{stage.name}{os.sep}", "") if stage else str(error)
         raise OutputError(text) from error
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
     finally:
         for path in moved:
             path.unlink(missing_ok=True)
@@ -322,8 +324,13 @@ def publish(target: Path, *, tag: str = "", durable: bool = False) -> Iterator[P
 
 
 def forget_stages(folder: Path, tag: str) -> int:
-    """Remove what runs with a tag left in a folder when they were killed; gives how many there were."""
-    left = list(folder.glob(f"{_STAGE}{tag}-*"))
+    """Remove what runs left in a folder when they were killed; gives how many there were.
+
+    Parameters
+    ----------
+    tag : how theirs begin: no living run may have such a one
+    """
+    left = list(folder.glob(f"{_STAGE}{tag}*-*"))
     for stage in left:
         shutil.rmtree(stage, ignore_errors=True)
     return len(left)
@@ -335,28 +342,37 @@ def _make(folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_writable(folder, error) from error
+        raise not_writable(folder, error) from error
     return missing
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside the target, then rename it.
+def write_file(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
+    """Write to a temporary file, then rename it.
+
+    Parameters
+    ----------
+    temporary : that nobody else uses, on the same file system; None: one beside the target
 
     Raises
     ------
     OutputError
         The file cannot be written. Nothing is left behind.
     """
-    temporary = path.with_name(f".{path.name[:64]}.{os.getpid()}.tmp")
+    if temporary is None:
+        temporary = path.with_name(f".{path.name[:64]}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise not_writable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def _not_writable(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written ({error.strerror or error}); choose another output folder")
+def not_writable(path: Path, error: OSError) -> OutputError:
+    """Say that something cannot be written, why, and what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free space there, or choose" if full else "choose"
+    why = error.strerror or error
+    return OutputError(f"{path}: cannot be written ({why}); {remedy} another output folder")

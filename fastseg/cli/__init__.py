@@ -42,6 +42,7 @@ _COMMANDS = {
     "models": "models",
     "info": "info",
     "doctor": "doctor",
+    "bench": "bench",
     "demo": "demo",
 }
 

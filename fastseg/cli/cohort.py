@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,10 +36,10 @@ _logger = logging.getLogger(__name__)
 
 
 class _Told:
-    """Counts what was told, and keeps it for the report."""
+    """Counts what was told, and keeps it where there will be a report of it."""
 
-    def __init__(self, reporter: Reporter, out: Path, *, as_lines: bool = False) -> None:
-        self._reporter, self._out, self._as_lines = reporter, out, as_lines
+    def __init__(self, reporter: Reporter, out: Path, *, keeps: bool, as_lines: bool = False) -> None:
+        self._reporter, self._out, self._as_lines, self._keeps = reporter, out, as_lines, keeps
         self.volumes: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self.failures: list[tuple[str, str]] = []
@@ -68,7 +68,8 @@ class _Told:
             click.echo(json.dumps(record))
         elif record["Mask"] is not None:
             put(str(each.job.outputs.mask))  # type: ignore[union-attr]  # a mask is a job's
-        self.volumes.append(record)
+        if self._keeps:
+            self.volumes.append(record)
 
     @property
     def succeeded(self) -> int:
@@ -101,7 +102,7 @@ def run_list(
     facts: dict[str, object],
 ) -> int:
     """Run over a list that is known; gives the exit code."""
-    told = _Told(reporter, out)
+    told = _Told(reporter, out, keeps=report is not None)
     for refused in plan.failures:
         told.add(refused)
     total = len(plan.jobs) + len(plan.failures)
@@ -120,7 +121,7 @@ def run_stdin(
     facts: dict[str, object],
 ) -> int:
     """Run over what comes on stdin, with a JSON line on stdout for each volume; gives the exit code."""
-    told = _Told(reporter, out, as_lines=True)
+    told = _Told(reporter, out, keeps=report is not None, as_lines=True)
     outcomes = session.run_stream(jobs)
     return _run(session, outcomes, told, reporter, report=report, facts=facts, total=None, out=out)
 
@@ -137,7 +138,7 @@ def _run(
     out: Path,
 ) -> int:
     from fastseg.cohort.ledger import read_ledgers
-    from fastseg.cohort.report import run_report, write_summary
+    from fastseg.cohort.report import SUMMARY, run_report, write_summary
     from fastseg.sidecar import write_json
 
     began = time.perf_counter()
@@ -151,18 +152,39 @@ def _run(
             trouble = error
     seconds = time.perf_counter() - began
     code = exit_code(told.succeeded, len(told.failures), interrupted[0] if interrupted else None)
-    if trouble is not None:
-        click.echo(f"fastseg: error: {trouble}", err=True)
-        code = Exit.SOME_FAILED if told.succeeded else Exit.NONE_SUCCEEDED
     tried = sum(told.counts.values())
     n_jobs = total if total is not None else tried
     if trouble is None:
-        write_summary(read_ledgers(out), out)
+        trouble = _failure_of(lambda: write_summary(read_ledgers(out), out, session.scratch))
+    if trouble is not None:
+        code = _complain(trouble, told)
+    _conclude(
+        told,
+        reporter,
+        seconds=seconds,
+        left=n_jobs - tried,
+        table=out / SUMMARY if trouble is None else None,
+        stopped=bool(interrupted) or trouble is not None,
+    )
     if report is not None:
         record = run_report(told.volumes, n_jobs=n_jobs, seconds=seconds, code=code, facts=facts)
-        write_json(record, report)
-    _conclude(told, reporter, seconds=seconds, left=n_jobs - tried, out=out, stopped=bool(interrupted))
+        trouble = _failure_of(lambda: write_json(record, report))
+        code = _complain(trouble, told) if trouble is not None else code
     return code
+
+
+def _failure_of(write: Callable[[], object]) -> OutputError | None:
+    """Write something; gives the error if that fails, so that the run is concluded all the same."""
+    try:
+        write()
+    except OutputError as error:
+        return error
+    return None
+
+
+def _complain(trouble: OutputError, told: _Told) -> int:
+    click.echo(f"fastseg: error: {trouble}", err=True)
+    return Exit.SOME_FAILED if told.succeeded else Exit.NONE_SUCCEEDED
 
 
 def _tell_history(session: Session, reporter: Reporter) -> None:
@@ -180,9 +202,9 @@ def _tell_history(session: Session, reporter: Reporter) -> None:
 
 
 def _conclude(
-    told: _Told, reporter: Reporter, *, seconds: float, left: int, out: Path, stopped: bool
+    told: _Told, reporter: Reporter, *, seconds: float, left: int, table: Path | None, stopped: bool
 ) -> None:
-    from fastseg.cohort.report import SUMMARY, causes
+    from fastseg.cohort.report import causes
 
     tried = sum(told.counts.values())
     worked = told.counts["ok"] + told.counts["ok_flagged"]
@@ -195,7 +217,8 @@ def _conclude(
         reporter.say(f"quality flags: {flags}", flags=dict(told.flags))
     for count, cause in causes(told.failures)[:10]:
         reporter.say(f"{count} x {cause}")
-    reporter.say(f"table of all volumes: {out / SUMMARY}")
+    if table is not None:
+        reporter.say(f"table of all volumes: {table}")
     if told.failures or left or stopped:
         own = any(status in ("no_cord", "bad_input") for status, _ in told.failures)
         words = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]

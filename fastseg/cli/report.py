@@ -14,6 +14,8 @@ from fastseg.cli.shared import put, say
 
 __all__ = ["command"]
 
+_GOOD = ("ok", "ok_flagged", "skipped", "cached")
+
 
 @click.command("report", context_settings={"show_default": True})
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
@@ -32,7 +34,6 @@ def command(out: Path, *, style: str, summary: bool) -> int:
 
     Exit codes: 0 all volumes succeeded, 3 some failed, 4 all failed, 5 no ledger there.
     """
-    from fastseg.cohort.job import Status
     from fastseg.cohort.ledger import read_ledgers
     from fastseg.cohort.report import SUMMARY, causes, summary_rows, summary_text, write_summary
 
@@ -42,16 +43,19 @@ def command(out: Path, *, style: str, summary: bool) -> int:
             f"fastseg: error: {out}: no run of fastseg wrote there (no .fastseg/ledger.jsonl)", err=True
         )
         return Exit.NOTHING_MATCHED
-    rows = summary_rows(history)
-    counts = Counter(str(row["status"]) for row in rows)
-    failed = [row for row in rows if not Status(str(row["status"])).success]
+    counts = Counter(str(line.get("status", "")) for line in history.ends.values())
+    failed = [row for row in summary_rows(history) if row["status"] not in _GOOD]
     if style == "json":
-        click.echo(json.dumps({"Counts": dict(counts), "Volumes": rows}, indent=2))
+        volumes = list(summary_rows(history))
+        click.echo(json.dumps({"Counts": dict(counts), "Volumes": volumes}, indent=2))
     elif style == "tsv":
         put(summary_text(history).removesuffix("\n"))
     else:
         flags = Counter(flag for line in history.ends.values() for flag in line.get("flags", ()))
-        put(f"{len(rows)} volumes: " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
+        put(
+            f"{len(history.ends)} volumes: "
+            + ", ".join(f"{n} {status}" for status, n in counts.most_common())
+        )
         if flags:
             put("quality flags: " + ", ".join(f"{n} {flag}" for flag, n in flags.most_common()))
         for count, cause in causes((str(row["status"]), str(row["message"])) for row in failed):
@@ -65,4 +69,4 @@ def command(out: Path, *, style: str, summary: bool) -> int:
     if summary:
         write_summary(history, out)
         say(f"table of all volumes: {out / SUMMARY}")
-    return exit_code(len(rows) - len(failed), len(failed), None)
+    return exit_code(len(history.ends) - len(failed), len(failed), None)

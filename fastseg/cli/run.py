@@ -6,19 +6,18 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fastseg.cli import Exit
-from fastseg.cli.observe import observed, observing_options
+from fastseg.cli.observe import observed
 from fastseg.cli.progress import Reporter
+from fastseg.cli.run_options import Sectioned, run_options
 from fastseg.cli.shared import (
     TERMINATED,
     load_needed_kernels,
-    locating_options,
     logging_to_stderr,
     put,
     terminable,
@@ -35,133 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-def _result_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what is made of a volume, and written."""
-    options = (
-        click.option(
-            "-o",
-            "out",
-            metavar="OUT",
-            type=click.Path(path_type=Path),
-            help="Folder, made when missing; or for one volume a file ending in .nii or .nii.gz.  "
-            "[default: current folder]",
-        ),
-        click.option(
-            "--kernel",
-            type=click.Choice(["2d", "2d-light", "3d"]),
-            default="2d",
-            help="Slice by slice, the same with a smaller network, or blocks of slices.",
-        ),
-        click.option(
-            "--thr",
-            "threshold",
-            type=float,
-            help="Cord above this; -1 means --soft.  [default: the network's]",
-        ),
-        click.option("--soft", is_flag=True, help="Write probabilities instead of a mask."),
-        click.option(
-            "--rescue", is_flag=True, help="Try flagged and failed volumes again with the other methods."
-        ),
-        click.option("--preview", is_flag=True, help="Write <input>_overlay.png."),
-        click.option("--save-centerline", is_flag=True, help="Write <input>_centerline, one voxel a slice."),
-        click.option("--csa", is_flag=True, help="Write <input>_csa.tsv: area of every slice in mm2."),
-        click.option("--sidecar/--no-sidecar", "with_sidecar", default=True, help="Write <input>_seg.json."),
-        click.option(
-            "--naming",
-            type=click.Choice(["sct", "neuropoly", "bids"]),
-            help="Names of results.  [default: neuropoly for BIDS data sets, else sct]",
-        ),
-    )
-    return _with(options, command)
-
-
-def _cohort_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options for many volumes."""
-    options = (
-        click.option("--participant-label", "participants", multiple=True, metavar="LABEL", help="Of BIDS."),
-        click.option("--session-label", "sessions", multiple=True, metavar="LABEL", help="Of BIDS."),
-        click.option(
-            "--suffix",
-            "suffixes",
-            multiple=True,
-            metavar="SUFFIX",
-            help="Of BIDS images.  [default: T1w, T2w, T2star, T2starw]",
-        ),
-        click.option(
-            "--exclude",
-            "excluded",
-            multiple=True,
-            metavar="WHAT",
-            help="Pattern, participant[/session], or a text file of these.",
-        ),
-        click.option(
-            "--exclude-yml",
-            "excluded_yml",
-            multiple=True,
-            metavar="FILE",
-            type=click.Path(path_type=Path),
-            help="SCT's qc_fail.yml.",
-        ),
-        click.option("--overwrite", is_flag=True, help="Do all volumes again, replace what exists."),
-        click.option("--retry-failed", is_flag=True, help="Try volumes again that failed in earlier runs."),
-        click.option("--fail-fast", is_flag=True, help="Begin no further volume after the first failure."),
-        click.option("--max-failures", type=click.IntRange(min=1), metavar="N", help="The same after N."),
-        click.option(
-            "--jobs",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Threads for the volumes of a cohort.  [default: --threads, or the cores at hand]",
-        ),
-        click.option(
-            "--mem-gb",
-            type=float,
-            metavar="GB",
-            help="Memory for all of it.  [default: four fifths of what is free]",
-        ),
-        click.option("--shard", metavar="I/N", help="Do part I of N, as in a job array; see fastseg report."),
-        click.option(
-            "--cluster",
-            metavar="WHERE",
-            help="Run on Dask: local, slurm, or the tcp:// address of a scheduler. Needs fastseg[cluster].",
-        ),
-        click.option(
-            "--stall",
-            "give_up",
-            type=click.FloatRange(min=1),
-            default=1800.0,
-            metavar="SECONDS",
-            help="Give a volume up when one of its steps takes longer.",
-        ),
-    )
-    return _with(options, command)
-
-
-def _telling_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say what is told."""
-    options = (
-        click.option(
-            "--report", metavar="FILE", type=click.Path(path_type=Path), help="Write a JSON of the run."
-        ),
-        click.option("--log-json", is_flag=True, help="Tell in JSON lines on stderr."),
-        click.option("--quiet", is_flag=True, help="Tell failures and warnings only."),
-        click.option("-v", "--verbose", is_flag=True, help="Tell every step, and tracebacks of bugs."),
-    )
-    return _with(options, command)
-
-
-def _with(options: tuple[Callable[..., Any], ...], command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-@click.command("run", context_settings={"show_default": True})
+@click.command("run", cls=Sectioned, context_settings={"show_default": True})
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
-@locating_options
-@_result_options
-@_cohort_options
-@_telling_options
-@observing_options
+@run_options
 def command(inputs: tuple[str, ...], **given: Any) -> int:
     """Segment the spinal cord in one volume, or in a cohort.
 
@@ -367,6 +242,12 @@ def _plans(wanted: Wanted, given: dict[str, Any], *, out: Path, root: Path) -> P
 def _session(plans: Plans, reporter: Reporter, given: dict[str, Any]) -> Session:
     from fastseg.cohort.session import Session
 
+    if given["cluster"]:
+        from functools import partial
+
+        from fastseg.cohort.cluster import open_cluster
+
+        return Session(plans, reporter, executor=partial(open_cluster, given["cluster"]))
     return Session(plans, reporter)
 
 

@@ -66,7 +66,8 @@ def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--file-centerline",
             metavar="FILE",
             type=click.Path(path_type=Path),
-            help="Centerline or mask drawn on the one INPUT; means --centerline file.",
+            help="Centerline or mask drawn on INPUT; means --centerline file. For a cohort, a pattern as "
+            "lines/{below}/{stem}_line.nii.gz.",
         ),
         click.option(
             "--brain", type=click.Choice(["0", "1"]), help="Whether brain is in view (SCT's cnn only)."
@@ -78,9 +79,7 @@ def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--engine", metavar="NAME", default="auto", help="What runs the networks: see fastseg doctor."
         ),
-        click.option(
-            "--threads", type=click.IntRange(min=1), help="For inference.  [default: the cores at hand]"
-        ),
+        click.option("--threads", type=click.IntRange(min=1), help="Cores to use.  [default: those at hand]"),
     )
     for option in reversed(options):
         command = option(command)

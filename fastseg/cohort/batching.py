@@ -23,11 +23,21 @@ _Asker = TypeVar("_Asker", bound=Hashable)
 _Images = NDArray[np.float32]
 
 
-@dataclass(slots=True)
-class _Part:
-    """Images of one batch of one volume's question, of which the first `taken` are already under way."""
+@dataclass(slots=True, eq=False)
+class _Question(Generic[_Asker]):
+    """What a volume asks, and what it has been told so far."""
 
-    asker: object
+    asker: _Asker
+    lengths: list[int]
+    answers: list[_Images | None]
+    missing: int
+
+
+@dataclass(slots=True)
+class _Part(Generic[_Asker]):
+    """Images of one batch of a question, of which the first `taken` are already under way."""
+
+    question: _Question[_Asker]
     number: int
     images: _Images
     since: float
@@ -35,8 +45,8 @@ class _Part:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    asker: object
+class _Piece(Generic[_Asker]):
+    question: _Question[_Asker]
     number: int
     first: int
     images: _Images
@@ -53,27 +63,26 @@ class Batch(Generic[_Asker]):
     """
 
     engine: Engine
-    pieces: tuple[_Piece, ...]
+    pieces: tuple[_Piece[_Asker], ...]
 
     @property
     def askers(self) -> list[_Asker]:
         """The volumes, each once."""
-        return list(dict.fromkeys(piece.asker for piece in self.pieces))  # type: ignore[misc]
+        return list(dict.fromkeys(piece.question.asker for piece in self.pieces))
+
+    @property
+    def shares(self) -> dict[_Asker, float]:
+        """What part of the images is whose."""
+        counts: dict[_Asker, int] = dict.fromkeys(self.askers, 0)
+        for piece in self.pieces:
+            counts[piece.question.asker] += len(piece.images)
+        return {asker: count / sum(counts.values()) for asker, count in counts.items()}
 
     def infer(self) -> _Images:
         """Run the engine."""
         if len(self.pieces) == 1:
             return self.engine.infer(self.pieces[0].images)
         return self.engine.infer(np.concatenate([piece.images for piece in self.pieces]))
-
-
-@dataclass(slots=True)
-class _Answers:
-    """What a volume has been told so far."""
-
-    lengths: list[int]
-    batches: list[_Images | None]
-    missing: int
 
 
 class Batcher(Generic[_Asker]):
@@ -87,9 +96,9 @@ class Batcher(Generic[_Asker]):
 
     def __init__(self, flush_seconds: float, factor: int = 2) -> None:
         self._flush_seconds, self._factor = flush_seconds, factor
-        self._waiting: dict[tuple[object, ...], deque[_Part]] = {}
+        self._waiting: dict[tuple[object, ...], deque[_Part[_Asker]]] = {}
         self._engines: dict[tuple[object, ...], Engine] = {}
-        self._answers: dict[_Asker, _Answers] = {}
+        self._open: dict[_Asker, _Question[_Asker]] = {}
         self._busy: set[int] = set()
 
     def __len__(self) -> int:
@@ -99,20 +108,24 @@ class Batcher(Generic[_Asker]):
     def ask(
         self, asker: _Asker, engine: Engine, batches: tuple[_Images, ...], *, alone: bool = False
     ) -> None:
-        """Take a question in.
+        """Take a question in, in place of one that the volume may have asked before.
 
         Parameters
         ----------
         asker : whose it is
         engine : that is asked
-        batches : as the network wants them; at least one image
-        alone : whether it must not be put together with others'
+        batches : as the network wants them; at least one, none of them empty
+        alone : whether it must not be put together with others'; its images are run one by one then, which
+            takes the least memory
         """
-        self._answers[asker] = _Answers([*map(len, batches)], [None] * len(batches), sum(map(len, batches)))
+        self.withdraw(asker)
+        lengths = [len(images) for images in batches]
+        question = _Question(asker, lengths, [None] * len(batches), sum(lengths))
+        self._open[asker] = question
         for number, images in enumerate(batches):
             key = (id(engine), images.shape[1:], asker if alone else None)
             self._engines[key] = engine
-            part = _Part(asker, number, images, time.monotonic())
+            part = _Part(question, number, images, time.monotonic())
             self._waiting.setdefault(key, deque()).append(part)
 
     def take(self, *, idle: bool = False) -> Batch[_Asker] | None:
@@ -133,12 +146,12 @@ class Batcher(Generic[_Asker]):
         firsts = [q[0].since for key, q in self._waiting.items() if id(self._engines[key]) not in self._busy]
         return max(min(firsts) + self._flush_seconds - time.monotonic(), 0.0) if firsts else None
 
-    def _cut(self, key: tuple[object, ...], queue: deque[_Part], engine: Engine) -> Batch[_Asker]:
-        room, pieces = engine.batch * self._factor, []
+    def _cut(self, key: tuple[object, ...], queue: deque[_Part[_Asker]], engine: Engine) -> Batch[_Asker]:
+        room, pieces = 1 if key[2] is not None else engine.batch * self._factor, []
         while queue and room:
             part = queue[0]
             images = part.images[part.taken : part.taken + room]
-            pieces.append(_Piece(part.asker, part.number, part.taken, images))
+            pieces.append(_Piece(part.question, part.number, part.taken, images))
             room -= len(images)
             part.taken += len(images)
             if part.taken == len(part.images):
@@ -156,32 +169,44 @@ class Batcher(Generic[_Asker]):
         for piece in batch.pieces:
             own = answers[start : start + len(piece.images)]
             start += len(own)
-            asker: _Asker = piece.asker  # type: ignore[assignment]
-            known = self._answers.get(asker)
-            if known is None:  # it was withdrawn
+            question = piece.question
+            if not self._is_open(question):  # it was withdrawn, or asked anew
                 continue
-            whole = known.batches[piece.number]
+            whole = question.answers[piece.number]
             if whole is None:
-                whole = np.empty((known.lengths[piece.number], *own.shape[1:]), np.float32)
-                known.batches[piece.number] = whole
+                whole = np.empty((question.lengths[piece.number], *own.shape[1:]), np.float32)
+                question.answers[piece.number] = whole
             whole[piece.first : piece.first + len(own)] = own
-            known.missing -= len(own)
-            if not known.missing:
-                del self._answers[asker]
-                complete.append((asker, [each for each in known.batches if each is not None]))
+            question.missing -= len(own)
+            if not question.missing:
+                del self._open[question.asker]
+                complete.append((question.asker, [each for each in question.answers if each is not None]))
         return complete
 
-    def failed(self, batch: Batch[_Asker]) -> None:
-        """Note that a batch came to nothing: the engine is free again, its volumes are withdrawn."""
+    def failed(self, batch: Batch[_Asker]) -> list[_Asker]:
+        """Note that a batch came to nothing: its engine is free again.
+
+        Returns
+        -------
+        askers : volumes that still waited for answers of this batch; their questions are withdrawn
+        """
         self._busy.discard(id(batch.engine))
-        for asker in batch.askers:
+        waited = {piece.question.asker for piece in batch.pieces if self._is_open(piece.question)}
+        askers = [asker for asker in batch.askers if asker in waited]
+        for asker in askers:
             self.withdraw(asker)
+        return askers
+
+    def _is_open(self, question: _Question[_Asker]) -> bool:
+        return self._open.get(question.asker) is question
 
     def withdraw(self, asker: _Asker) -> None:
-        """Forget a volume's question."""
-        self._answers.pop(asker, None)
+        """Forget a volume's question, if it has one; answers that are still under way go nowhere."""
+        question = self._open.pop(asker, None)
+        if question is None:
+            return
         for key in list(self._waiting):
-            kept = deque(part for part in self._waiting[key] if part.asker != asker)
+            kept = deque(part for part in self._waiting[key] if part.question is not question)
             if kept:
                 self._waiting[key] = kept
             else:

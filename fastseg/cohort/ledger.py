@@ -18,7 +18,8 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,29 @@ class Shard:
         return number % self.count == self.index - 1
 
 
+class _Packed(MutableMapping[str, dict[str, Any]]):
+    """Lines by key, packed: those of 100,000 volumes would take half a gigabyte as dictionaries."""
+
+    def __init__(self) -> None:
+        self._packed: dict[str, bytes] = {}
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        line: dict[str, Any] = json.loads(zlib.decompress(self._packed[key]))
+        return line
+
+    def __setitem__(self, key: str, line: dict[str, Any]) -> None:
+        self._packed[key] = zlib.compress(json.dumps(line).encode(), 1)
+
+    def __delitem__(self, key: str) -> None:
+        del self._packed[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
 @dataclass(slots=True)
 class History:
     """What ledgers say.
@@ -94,7 +118,7 @@ class History:
     torn : lines that were cut off since the last run of their ledger began: it was killed
     """
 
-    ends: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ends: _Packed = field(default_factory=lambda: _Packed())
     begun: dict[str, int] = field(default_factory=dict)
     runs: list[dict[str, Any]] = field(default_factory=list)
     foreign: int = 0
@@ -192,6 +216,8 @@ class Ledger:
     def __init__(self, out: Path, shard: Shard = Shard()) -> None:
         self._out, self._shard = out, shard
         self._folder = out / FOLDER
+        #: Temporary file of this run alone: what a killed one left there is replaced or removed.
+        self.scratch = self._folder / f"{self.tag}.tmp"
         self._path = self._folder / f"ledger{f'-{shard.name}' * bool(shard.name)}.jsonl"
         self._stream: IO[bytes] | None = None
         self._cut = False
@@ -204,6 +230,7 @@ class Ledger:
         with ExitStack() as stack:
             self._take_locks(stack)
             with _writing(self._path):
+                self.scratch.unlink(missing_ok=True)
                 # Without a buffer: what found no space must not be written later, at the wrong place.
                 stream = stack.enter_context(self._path.open("ab", buffering=0))
                 self._cut = stream.tell() > 0 and not _ends_with_newline(self._path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastseg import __version__
 from fastseg.cohort.job import Outcome, Status
-from fastseg.outputs import write_file
+from fastseg.outputs import not_writable, write_file
 
 __all__ = ["LOGS", "write_log"]
 
@@ -14,12 +14,13 @@ __all__ = ["LOGS", "write_log"]
 LOGS = "logs"
 
 
-def write_log(outcome: Outcome, out: Path) -> str:
+def write_log(outcome: Outcome, out: Path, scratch: Path | None = None) -> str:
     """Write what happened to a volume, if it was flagged, noted or failed.
 
     Parameters
     ----------
     out : output folder
+    scratch : see `fastseg.cohort.ledger.Ledger`
 
     Returns
     -------
@@ -38,8 +39,11 @@ def write_log(outcome: Outcome, out: Path) -> str:
     for suffix in (".nii.gz", ".nii"):
         name = name.removesuffix(suffix)
     path = out / LOGS / f"{name}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, _text(outcome).encode(errors="backslashreplace"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_writable(path.parent, error) from error
+    write_file(path, _text(outcome).encode(errors="backslashreplace"), temporary=scratch)
     return path.relative_to(out).as_posix()
 
 

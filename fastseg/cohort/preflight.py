@@ -71,9 +71,9 @@ _SLICES = 3
 # mm: a pixel of the network. Rounding of quaternions alone makes up to 0.09 in real files.
 _FORMS_APART = 0.5
 
-# What a mask takes on the disk in bytes per voxel, compressed (real masks: 0.001 to 0.006); a soft one; and a
-# sidecar with a preview.
-_MASK, _SOFT_MASK, _BESIDE = 0.006, 0.05, 300_000
+# The most bytes that results took on the disk, of 20 real volumes: a mask per axial slice, a soft one, and
+# beside it header, sidecar and preview.
+_MASK, _SOFT_MASK, _BESIDE = 250, 15_000, 420_000
 
 # What the reader's messages are about.
 _KINDS = (
@@ -213,12 +213,12 @@ def with_duplicates(checked: Sequence[Checked]) -> list[Checked]:
 
 def disk_bytes(checked: Iterable[Checked]) -> int:
     """Room in bytes that the results of volumes take at most: masks, sidecars and previews."""
-    total = 0.0
+    total = 0
     for each in checked:
         if each.facts is not None and each.severity is not Severity.ERROR:
-            soft = each.candidate.options.soft
-            total += _BESIDE + math.prod(each.facts.shape) * (_SOFT_MASK if soft else _MASK)
-    return int(total)
+            slices = each.facts.grid.reoriented(SCT_RPI).shape[2]
+            total += _BESIDE + slices * (_SOFT_MASK if each.candidate.options.soft else _MASK)
+    return total
 
 
 def disk_finding(folder: Path, needed: int) -> Finding | None:

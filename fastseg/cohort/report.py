@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +36,23 @@ _FIRST = ("name", "status", "mask", "contrast", "flags", "message", "notes")
 _STEPS = ("read", "prepare", "centerline", "crop", "predict", "clean", "back", "quality", "write")
 
 
-def summary_rows(history: History) -> list[dict[str, object]]:
+def summary_rows(history: History) -> Iterator[dict[str, object]]:
     """One row for each volume of the ledgers, sorted by name.
 
-    Returns
-    -------
-    rows : name, status, mask, contrast, flags, message, notes, then quality measures, then seconds by step.
+    Yields
+    ------
+    row : name, status, mask, contrast, flags, message, notes, then quality measures, then seconds by step.
         Where a volume gave no number, there is "n/a", as in BIDS.
     """
     measures: dict[str, None] = {}
     steps: dict[str, None] = dict.fromkeys(_STEPS)
-    for line in history.ends.values():
+    order = []
+    for mask, line in history.ends.items():
+        order.append((str(line.get("name", "")), mask))
         measures |= dict.fromkeys(line.get("measures", {}))
         steps |= dict.fromkeys(line.get("seconds", {}))
-    rows = []
-    for mask, line in history.ends.items():
+    for _, mask in sorted(order):
+        line = history.ends[mask]
         row: dict[str, object] = {
             "name": line.get("name", ""),
             "status": line.get("status", ""),
@@ -64,22 +64,17 @@ def summary_rows(history: History) -> list[dict[str, object]]:
         }
         row |= {name: line.get("measures", {}).get(name, "n/a") for name in measures}
         row |= {f"seconds_{name}": line.get("seconds", {}).get(name, "n/a") for name in steps}
-        rows.append(row)
-    return sorted(rows, key=lambda row: (str(row["name"]), str(row["mask"])))
+        yield row
 
 
 def summary_text(history: History) -> str:
     """Rows of all that the ledgers know, as tab-separated values under the names of their columns."""
-    rows = summary_rows(history)
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, [*rows[0]] if rows else [*_FIRST], delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE,
-        quotechar=None,
-    )  # fmt: skip
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
-    return text.getvalue()
+    lines: list[str] = []
+    for row in summary_rows(history):
+        if not lines:
+            lines.append("\t".join(row))
+        lines.append("\t".join(map(_cell, row.values())))
+    return "\n".join(lines or ["\t".join(_FIRST)]) + "\n"
 
 
 def write_summary(history: History, out: Path, scratch: Path | None = None) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from fastseg.segmenter import Segmenter
 
 __all__ = ["Decision", "Resume", "fingerprint_record", "key_of", "relative", "remove_leftovers"]
 
+# Jobs that are looked at in one go.
+_AT_ONCE = 512
 # Failures that come from the volume itself: the same file with the same options fails again.
 _ITS_OWN = (Status.NO_CORD, Status.BAD_INPUT)
 
@@ -120,12 +122,15 @@ class Resume:
     def _look(self, job: Job, key: str, line: Mapping[str, Any] | None, *, known: bool) -> Outcome | None:
         """What came of a job, if it need not be worked on."""
         digests = dict(line.get("outputs", {})) if line is not None else {}
+        written = (dict(line.get("older", {})) if line is not None else {}) | digests
         whole, foreign = True, None
         for kind, path in zip(self._kinds, job.outputs.of_kinds(self._kinds), strict=True):
             if not os.path.lexists(path):
                 whole = False
-            elif kind not in digests or not path.is_file() or file_digest(path) != digests[kind]:
-                whole, foreign = False, foreign or (path, kind in digests)
+            elif kind not in written or not path.is_file() or file_digest(path) != written[kind]:
+                whole, foreign = False, foreign or (path, kind in written)
+            elif kind not in digests:  # of an earlier run, with other options or of another input
+                whole = False
         if foreign is not None and not known:
             path, ours = foreign
             what = "was changed since fastseg wrote it" if ours else "exists, and no ledger here knows it"
@@ -154,10 +159,12 @@ class Resume:
             return False
         return all(_unchanged(paths[role], inputs[role]) for role in paths)
 
-    def decide_all(self, jobs: list[Job], keys: list[str], threads: int) -> list[Decision]:
-        """Look at many jobs; what has to be read is read by several threads."""
+    def decide_all(self, jobs: Sequence[Job], key: Callable[[Job], str], threads: int) -> Iterator[Decision]:
+        """Look at many jobs, some hundred at a time; what has to be read is read by several threads."""
         with ThreadPoolExecutor(threads, "resume") as pool:
-            return list(pool.map(self.decide, jobs, keys, chunksize=64))
+            for first in range(0, len(jobs), _AT_ONCE):
+                some = jobs[first : first + _AT_ONCE]
+                yield from pool.map(self.decide, some, map(key, some))
 
 
 def _unchanged(path: Path, known: Mapping[str, Any]) -> bool:

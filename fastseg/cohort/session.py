@@ -133,6 +133,11 @@ class Session:
     ) -> None:
         self._stack.close()
 
+    @property
+    def scratch(self) -> Path:
+        """Temporary file of this run alone."""
+        return self._ledger.scratch
+
     def stop(self) -> None:
         """Begin no further volume; those under way are finished. May be called from a signal handler."""
         self._stopped = True
@@ -152,11 +157,14 @@ class Session:
             The ledger cannot be written: the disk is full.
         """
         own = [job for number, job in enumerate(jobs) if self._plans.shard.holds(number)]
-        decisions = self._resume.decide_all(own, [self._key(job) for job in own], _LOOK_THREADS)
-        for decision in decisions:
+        todo = []
+        for decision in self._resume.decide_all(own, self._key, _LOOK_THREADS):
+            if self._stopped:
+                return
             if decision.outcome is not None:
                 yield self._settled(decision.outcome)
-        todo = [decision for decision in decisions if decision.outcome is None]
+            else:
+                todo.append(decision)
         yield from self._work(decision.job for decision in todo if not decision.suspect)
         # What runs died over before comes last and one by one: only it is lost if that happens again.
         for decision in todo:
@@ -213,7 +221,7 @@ class Session:
         self.failures += not outcome.status.success
         if outcome.record.get("news", True) and outcome.status is not Status.CACHED:
             mask = relative(outcome.job.outputs.mask, self._plans.out)
-            log = write_log(outcome, self._plans.out)
+            log = write_log(outcome, self._plans.out, self._ledger.scratch)
             self._ledger.end(mask, **self._line(outcome), **({"log": log} if log else {}))
         return outcome
 

@@ -14,88 +14,29 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastseg.cohort.admission import Admission, Flight, Limits, Told
 from fastseg.cohort.batching import Batch, Batcher
-from fastseg.cohort.failures import failure_of
-from fastseg.cohort.inputs import Refused
 from fastseg.cohort.job import Job, Outcome, Status
-from fastseg.cohort.memory import needed_bytes, rss_bytes
 from fastseg.cohort.observer import Nobody, Observer, Stage
 from fastseg.cohort.segmenters import Segmenters
+from fastseg.cohort.watchdog import Crew, Task
 from fastseg.cohort.work import Manner, Work
-from fastseg.nifti import probe_volume
 from fastseg.nifti_header import human
 
 __all__ = ["Limits", "Stream", "Told"]
 
-#: What is told of a volume, or of something that could not become one.
-Told = Outcome | Refused
-
 _logger = logging.getLogger(__name__)
 
-# Outcomes that nobody has taken yet; beyond, no volume is let in.
-_UNREAD = 64
-# What a network's inner layers and a thread's arrays take, for each worker.
-_PER_WORKER = 24_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a stream may take.
-
-    Parameters
-    ----------
-    workers : threads that compute
-    memory : bytes that the process may take, programs and networks included
-    volumes : that are under way at once; 0: two for each worker and two more
-    flush_seconds : the longest that an image waits for a batch to fill
-    stall_seconds : from when on a step that does not end is told of, again each time this doubles
-    give_up_seconds : from when on its volume is given up
-    """
-
-    workers: int = 1
-    memory: int = 4_000_000_000
-    volumes: int = 0
-    flush_seconds: float = 0.02
-    stall_seconds: float = 60.0
-    give_up_seconds: float = 1800.0
-
-    @property
-    def io_threads(self) -> int:
-        """Readers, and writers: one of each keeps four workers supplied."""
-        return -(-self.workers // 4)
-
-    @property
-    def at_once(self) -> int:
-        """Volumes under way."""
-        return self.volumes or 2 * self.workers + 2
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """A volume that was let in."""
-
-    work: Work
-    needed: int
-    alone: bool = False
-    gone: bool = False
-    answers: list[NDArray[np.float32]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Task:
-    stage: Stage
-    flights: tuple[_Flight, ...]
-    since: float
-    told: float = 0.0
+# How long the end waits for threads that are in the middle of a step.
+_PARTING_SECONDS = 10.0
 
 
 class Stream:
@@ -112,7 +53,7 @@ class Stream:
     -----
     A failure of one volume is its outcome. A step that makes no progress is told of by its name and volume;
     after `Limits.give_up_seconds` its volume ends as an error, and another thread takes the place of the one
-    that hangs.
+    that hangs. What the observer, the jobs or the stream itself raise ends the run.
     """
 
     def __init__(
@@ -120,23 +61,24 @@ class Stream:
     ) -> None:
         self._segmenters, self._manner, self._limits = segmenters, manner, limits
         self._observer: Observer = observer or Nobody()
+        self._crew = Crew(
+            self._observer.thread,
+            self._fails,
+            stall_seconds=limits.stall_seconds,
+            give_up_seconds=limits.give_up_seconds,
+        )
+        # One lock for all that follows; whoever changes it wakes the others.
         self._changed = threading.Condition()
-        self._source_lock = threading.Lock()
+        self._prepare: deque[Flight] = deque()
+        self._batcher: Batcher[Flight] = Batcher(limits.flush_seconds)
+        self._finish: deque[Flight] = deque()
+        self._write: deque[Flight] = deque()
         self._outcomes: SimpleQueue[Told | BaseException | None] = SimpleQueue()
-        self._unread = 0
-        self._prepare: deque[_Flight] = deque()
-        self._finish: deque[_Flight] = deque()
-        self._write: deque[_Flight] = deque()
-        self._batcher: Batcher[_Flight] = Batcher(limits.flush_seconds)
-        self._again: deque[_Flight] = deque()
-        self._tasks: dict[int, _Task] = {}
-        self._in_flight = self._used = self._reading = 0
-        self._room = 0
-        self._stopping = self._ended = self._closing = False
+        self._admission = Admission(self._changed, limits)
 
     def stop(self) -> None:
         """Let no further volume in; those under way are finished. May be called from a signal handler."""
-        self._stopping = True
+        self._admission.stopping = True
 
     def run(self, jobs: Iterable[Job | Told]) -> Iterator[Told]:
         """Work on jobs; may be called once.
@@ -149,299 +91,275 @@ class Stream:
         ------
         outcomes : in the order in which they come
         """
-        self._room = max(self._limits.memory - rss_bytes() - _PER_WORKER * self._limits.workers, 0)
-        self._source = iter(jobs)
-        for k in range(self._limits.io_threads):
-            self._start(self._read_all, f"read {k + 1}")
-            self._start(self._write_all, f"write {k + 1}")
-        for k in range(self._limits.workers):
-            self._start(self._work_all, f"worker {k + 1}")
-        watch = threading.Thread(target=self._watch_all, name="watchdog", daemon=True)
-        watch.start()
+        self._admission.open(jobs)
         try:
+            self._crew.start(self._watch_all, "watchdog")
+            for k in range(self._limits.io_threads):
+                self._crew.start(self._read_all, f"read {k + 1}")
+                self._crew.start(self._write_all, f"write {k + 1}")
+            for k in range(self._limits.workers):
+                self._crew.start(self._work_all, f"worker {k + 1}")
             while (outcome := self._outcomes.get()) is not None:
                 if isinstance(outcome, BaseException):
                     raise outcome
                 with self._changed:
-                    self._unread -= 1
+                    self._admission.unread -= 1
                     self._changed.notify_all()
                 yield outcome
         finally:
-            with self._changed:
-                self._closing = True
-                self._changed.notify_all()
+            self._close()
 
-    def _start(self, loop: Callable[[], None], name: str) -> None:
-        def run() -> None:
-            try:
-                with self._observer.thread():
-                    loop()
-            except BaseException as error:  # a bug of this module, or no space for the ledger
-                self._outcomes.put(error)
+    def _fails(self, error: BaseException) -> None:
+        """End the run: a bug of the stream, or no space for the ledger."""
+        self._outcomes.put(error)
 
-        # Daemons: a thread that hangs in a file system must not keep the process from ending.
-        threading.Thread(target=run, name=name, daemon=True).start()
+    def _close(self) -> None:
+        """Let all threads end. Where the run ends early, nothing that is under way is written any more."""
+        with self._changed:
+            self._admission.closing = True
+            self._changed.notify_all()
+            for flight in self._admission.flights:
+                flight.work.cancelled = True
+        self._crew.join(_PARTING_SECONDS, but=self._admission.asking)
 
     # --- readers
 
     def _read_all(self) -> None:
-        while True:
-            flight = self._let_in()
-            if flight is None:
-                return
-            if not self._do(Stage.READ, flight, flight.work.read):
-                if flight.gone:
-                    return
-                continue
+        while (flight := self._next()) is not None:
+            if self._do(Stage.READ, flight, flight.look) and self._let_in(flight):
+                self._observer.begins(flight.job)
+                self._read(flight)
+
+    def _next(self) -> Flight | None:
+        while (each := self._admission.next(self._new)) is not None:
+            if isinstance(each, Flight):
+                return each
+            with self._changed:
+                self._put(each)
+        with self._changed:
+            self._check_end()
+        return None
+
+    def _new(self, job: Job) -> Flight:
+        return Flight(Work(job, self._manner, self._segmenters))
+
+    def _let_in(self, flight: Flight) -> bool:
+        room = self._admission.room
+        if flight.needed > room:
+            message = (
+                f"needs about {human(flight.needed)} of memory, {human(room)} are left for volumes: "
+                "raise --mem-gb, or crop it"
+            )
+            with self._changed:
+                self._leave(flight, Outcome(flight.job, Status.OUT_OF_MEMORY, message))
+            return False
+        if self._admission.let_in(flight):
+            return True
+        with self._changed:
+            self._release(flight)
+            self._check_end()
+        return False
+
+    def _read(self, flight: Flight) -> None:
+        if self._do(Stage.READ, flight, flight.work.read):
             with self._changed:
                 self._prepare.append(flight)
                 self._tell()
 
-    def _let_in(self) -> _Flight | None:
-        """The next volume, when there is room for it."""
-        with self._source_lock:
-            while True:
-                flight = self._next()
-                if flight is None:
-                    return None
-                with self._changed:
-                    while not (self._fits(flight) or self._closing):
-                        self._changed.wait(0.2)
-                        if self._stopping and not flight.alone:
-                            break
-                    if self._closing or (self._stopping and not flight.alone):
-                        self._ended = True
-                        self._check_end()
-                        return None
-                    if flight.needed > self._room:
-                        self._refuse(flight)
-                        continue
-                    self._in_flight += 1
-                    self._used += flight.needed
-                self._observer.begins(flight.work.job)
-                return flight
-
-    def _next(self) -> _Flight | None:
-        """The next volume of the source; when that has ended, those that ran out of memory, one by one."""
-        while not (self._ended or self._stopping):
-            job = next(self._source, None)
-            if job is None:
-                with self._changed:
-                    self._ended = True
-                break
-            if not isinstance(job, Job):
-                with self._changed:
-                    self._put(job)
-                continue
-            try:
-                needed = needed_bytes(probe_volume(job.source, job.frame), job.options)
-            except Exception as error:
-                with self._changed:
-                    self._put(Work(job, self._manner, self._segmenters).failed(error))
-                continue
-            return _Flight(Work(job, self._manner, self._segmenters), needed)
-        with self._changed:
-            self._ended = True
-            while not self._closing:
-                if self._again and not self._in_flight:
-                    return self._again.popleft()
-                if self._check_end():
-                    break
-                self._changed.wait(0.2)
-        return None
-
-    def _fits(self, flight: _Flight) -> bool:
-        if flight.alone or not self._in_flight:
-            return not self._in_flight
-        free = self._used + flight.needed <= self._room
-        return free and self._in_flight < self._limits.at_once and self._unread < _UNREAD
-
-    def _refuse(self, flight: _Flight) -> None:
-        message = (
-            f"needs about {human(flight.needed)} of memory, {human(self._room)} are left for volumes: "
-            "raise --mem-gb, or crop it"
-        )
-        self._put(Outcome(flight.work.job, Status.OUT_OF_MEMORY, message))
-
     # --- workers
 
     def _work_all(self) -> None:
-        while True:
-            with self._changed:
-                while (task := self._choose()) is None:
-                    if self._closing:
-                        return
-                    self._changed.wait(self._batcher.wait_seconds())
-            if not task():
-                return
+        while (step := self._await_step()) is not None:
+            step()
 
-    def _choose(self) -> Callable[[], bool] | None:
-        """What is to be done next, by the one who asks; it says whether that one may go on."""
-        if self._finish:
-            flight = self._finish.popleft()
-            return lambda: self._finish_one(flight)
-        batch = self._batcher.take(idle=not self._prepare)
-        if batch is not None:
-            return lambda: self._infer(batch)
-        if self._prepare:
-            flight = self._prepare.popleft()
-            return lambda: self._prepare_one(flight)
+    def _await_step(self) -> Callable[[], None] | None:
+        with self._changed:
+            while not self._admission.closing:
+                if (step := self._choose()) is not None:
+                    return step
+                self._changed.wait(self._batcher.wait_seconds())
         return None
 
-    def _prepare_one(self, flight: _Flight) -> bool:
+    def _choose(self) -> Callable[[], None] | None:
+        """What is to be done next, by the one who asks."""
+        if self._finish:
+            return partial(self._finish_one, self._finish.popleft())
+        batch = self._batcher.take(idle=not self._prepare)
+        if batch is not None:
+            return partial(self._infer, batch)
+        if self._prepare:
+            return partial(self._prepare_one, self._prepare.popleft())
+        return None
+
+    def _prepare_one(self, flight: Flight) -> None:
         work, ready = flight.work, [False]
 
         def prepare() -> None:
             ready[0] = work.prepare()
+            if work.prepared is not None and not any(map(len, work.prepared.question.batches)):
+                flight.answers = [
+                    work.segmenter.engine.infer(none) for none in work.prepared.question.batches
+                ]
 
         if not self._do(Stage.PREPARE, flight, prepare):
-            return not flight.gone
+            return
         with self._changed:
-            if ready[0] and work.prepared is not None:
-                engine, batches = work.segmenter.engine, work.prepared.question.batches
-                if batches and any(map(len, batches)):
-                    self._batcher.ask(flight, engine, batches, alone=flight.alone)
-                else:
-                    flight.answers = []
-                    self._finish.append(flight)
-            else:
+            if not ready[0]:
                 self._write.append(flight)
+            elif any(map(len, self._questions(flight))):
+                self._ask(flight, alone=flight.alone)
+            else:
+                self._finish.append(flight)
             self._tell()
-        return True
 
-    def _infer(self, batch: Batch[_Flight]) -> bool:
-        flights = tuple(batch.askers)
-        task = self._begin(Stage.INFER, flights)
+    def _questions(self, flight: Flight) -> tuple[NDArray[np.float32], ...]:
+        assert flight.work.prepared is not None
+        return flight.work.prepared.question.batches
+
+    def _ask(self, flight: Flight, *, alone: bool) -> None:
+        self._batcher.ask(flight, flight.work.segmenter.engine, self._questions(flight), alone=alone)
+
+    def _infer(self, batch: Batch[Flight]) -> None:
+        task = self._begin(Stage.INFER, batch.askers, partial(self._infer_hangs, batch))
         try:
             answers = batch.infer()
         except Exception as error:
             self._end(task)
-            return self._infer_failed(batch, error)
-        self._end(task)
-        seconds = time.perf_counter() - task.since
-        images = sum(len(piece.images) for piece in batch.pieces)
+            self._infer_failed(batch, error)
+            return
+        seconds = self._end(task)
         with self._changed:
-            for piece in batch.pieces:  # a volume is charged for its share
-                flight = piece.asker
-                assert isinstance(flight, _Flight)
-                flight.work.inferred += seconds * len(piece.images) / images
+            for flight, share in batch.shares.items():
+                flight.work.inferred += seconds * share
             for flight, own in self._batcher.answer(batch, answers):
                 flight.answers = own
                 self._finish.append(flight)
             self._tell()
-        return not any(flight.gone for flight in flights)
 
-    def _infer_failed(self, batch: Batch[_Flight], error: Exception) -> bool:
-        """One volume's images may spoil a batch for others: these are asked about again, each alone."""
-        flights = [flight for flight in batch.askers if not flight.gone]
+    def _infer_failed(self, batch: Batch[Flight], error: Exception) -> None:
         with self._changed:
-            self._batcher.failed(batch)
-            if len(flights) > 1:
-                for flight in flights:
-                    assert flight.work.prepared is not None
-                    batches = flight.work.prepared.question.batches
-                    self._batcher.ask(flight, batch.engine, batches, alone=True)
-                self._tell()
-        if len(flights) == 1:
-            self._failed(flights[0], error)
-        return len(flights) == len(batch.askers)
+            for flight in self._ask_again(batch):
+                self._failed(flight, flight.work.failed(error))
 
-    def _finish_one(self, flight: _Flight) -> bool:
+    def _infer_hangs(self, batch: Batch[Flight], reason: str) -> None:
+        with self._changed:
+            for flight in self._ask_again(batch):
+                self._give_up(flight, reason)
+        self._crew.start(self._work_all, "worker again")
+
+    def _ask_again(self, batch: Batch[Flight]) -> list[Flight]:
+        """One volume's images may spoil a batch for others, so each is asked about alone.
+
+        Gives the volumes for which that has been done already.
+        """
+        flights = self._batcher.failed(batch)
+        if len(batch.askers) == 1:
+            return flights
+        for flight in flights:
+            self._ask(flight, alone=True)
+        self._tell()
+        return []
+
+    def _finish_one(self, flight: Flight) -> None:
         work, done = flight.work, [False]
         answers, flight.answers = flight.answers, []
 
         def finish() -> None:
             done[0] = work.finish(answers)
 
-        if not self._do(Stage.FINISH, flight, finish):
-            return not flight.gone
-        with self._changed:
-            (self._write if done[0] else self._prepare).append(flight)
-            self._tell()
-        return True
+        if self._do(Stage.FINISH, flight, finish):
+            with self._changed:
+                (self._write if done[0] else self._prepare).append(flight)
+                self._tell()
 
     # --- writers
 
     def _write_all(self) -> None:
-        while True:
-            with self._changed:
-                while not self._write:
-                    if self._closing:
-                        return
-                    self._changed.wait()
-                flight = self._write.popleft()
+        while (flight := self._await_written()) is not None:
             outcome: list[Outcome] = []
-            if self._do(Stage.WRITE, flight, lambda f=flight, o=outcome: o.append(f.work.write())):  # type: ignore[misc]
+            work = flight.work
+            if self._do(Stage.WRITE, flight, lambda w=work, o=outcome: o.append(w.write())):  # type: ignore[misc]
                 with self._changed:
                     self._leave(flight, outcome[0])
-            elif flight.gone:
-                return
+                    self._tell()
+
+    def _await_written(self) -> Flight | None:
+        with self._changed:
+            while not self._admission.closing:
+                if self._write:
+                    return self._write.popleft()
+                self._changed.wait()
+        return None
 
     # --- all threads
 
-    def _do(self, stage: Stage, flight: _Flight, step: Callable[[], object]) -> bool:
+    def _do(self, stage: Stage, flight: Flight, step: Callable[[], object]) -> bool:
         """Take a step; whether the volume goes on."""
-        task = self._begin(stage, (flight,))
+        loops = {Stage.READ: self._read_all, Stage.WRITE: self._write_all}
+
+        def hangs(reason: str) -> None:
+            with self._changed:
+                self._give_up(flight, reason)
+            self._crew.start(loops.get(stage, self._work_all), f"{stage} again")
+
+        task = self._begin(stage, [flight], hangs)
         try:
             step()
         except Exception as error:
+            outcome = flight.work.failed(error)
             self._end(task)
-            if not flight.gone:
-                self._failed(flight, error)
+            with self._changed:
+                self._failed(flight, outcome)
             return False
         self._end(task)
-        return not flight.gone
+        return True
 
-    def _begin(self, stage: Stage, flights: tuple[_Flight, ...]) -> _Task:
-        task = _Task(stage, flights, time.perf_counter())
-        with self._changed:
-            self._tasks[threading.get_ident()] = task
-        return task
+    def _begin(self, stage: Stage, flights: list[Flight], hangs: Callable[[str], None]) -> Task:
+        return self._crew.begin(stage, ", ".join(flight.job.name for flight in flights), hangs)
 
-    def _end(self, task: _Task) -> None:
-        stop = time.perf_counter()
-        with self._changed:
-            self._tasks.pop(threading.get_ident(), None)
-        names = ", ".join(flight.work.job.name for flight in task.flights)
-        self._observer.task(task.stage, names, task.since, stop)
+    def _end(self, task: Task) -> float:
+        """Note that a step is done; gives its seconds."""
+        stop = self._crew.end(task)
+        self._observer.task(task.step, task.volumes, task.since, stop)
+        return stop - task.since
 
-    def _failed(self, flight: _Flight, error: Exception) -> None:
-        status, _ = failure_of(error, flight.work.job.source)
-        outcome = flight.work.failed(error)
-        del error  # it holds the volume through its traceback
-        with self._changed:
-            if status is Status.OUT_OF_MEMORY and not flight.alone:
-                _logger.warning("%s: ran out of memory; it is tried again alone", flight.work.job.name)
-                flight.work.reset()
-                flight.alone = True
-                self._release(flight)
-                self._again.append(flight)
-            else:
-                self._leave(flight, outcome)
-            self._tell()
+    def _failed(self, flight: Flight, outcome: Outcome) -> None:
+        if outcome.status is Status.OUT_OF_MEMORY and not flight.alone:
+            _logger.warning("%s: ran out of memory; it is tried again alone", flight.job.name)
+            self._admission.again(self._new(flight.job))
+            self._release(flight)
+        else:
+            self._leave(flight, outcome)
+        self._tell()
 
-    def _leave(self, flight: _Flight, outcome: Outcome) -> None:
-        flight.work.reset()
+    def _give_up(self, flight: Flight, reason: str) -> None:
+        job = flight.job
+        flight.work.cancelled = True  # the thread that hangs may go on with it one day
+        flight.work = Work(job, self._manner, self._segmenters)
+        self._leave(flight, Outcome(job, Status.ERROR, reason))
+        self._tell()
+
+    def _leave(self, flight: Flight, outcome: Outcome) -> None:
         self._release(flight)
         self._put(outcome)
         self._check_end()
 
-    def _release(self, flight: _Flight) -> None:
-        self._in_flight -= 1
-        self._used -= flight.needed
-        self._changed.notify_all()
+    def _release(self, flight: Flight) -> None:
+        flight.work.reset()
+        again = self._admission.release(flight)
+        if again is not None:
+            self._crew.start(partial(self._read, again), "read alone")
 
     def _put(self, outcome: Told) -> None:
-        self._unread += 1
+        self._admission.unread += 1
         self._outcomes.put(outcome)
 
-    def _check_end(self) -> bool:
-        """Whether all is done; tells whoever takes the outcomes."""
-        if self._ended and not self._in_flight and not self._again and not self._closing:
-            self._closing = True
+    def _check_end(self) -> None:
+        """When all is done, tell whoever takes the outcomes."""
+        if self._admission.done and not self._admission.closing:
+            self._admission.closing = True
             self._outcomes.put(None)
             self._changed.notify_all()
-        return self._closing
 
     def _tell(self) -> None:
         """Wake whoever waits for work; say how long the queues are."""
@@ -452,39 +370,17 @@ class Stream:
                 "infer": len(self._batcher),
                 "finish": len(self._finish),
                 "write": len(self._write),
-                "volumes": self._in_flight,
+                "volumes": len(self._admission),
             }
         )
 
-    # --- watchdog
-
     def _watch_all(self) -> None:
-        pause = min(self._limits.stall_seconds / 4, self._limits.give_up_seconds / 4, 0.2)
-        while not self._closing:
-            time.sleep(pause)
-            now = time.perf_counter()
+        admission = self._admission
+        while True:
             with self._changed:
-                if self._stopping:  # the reader may wait for a source that never ends
-                    self._ended = True
+                if self._changed.wait_for(lambda: admission.closing, self._crew.pause_seconds):
+                    return
+                if admission.stopping:  # a reader may wait for a source that never ends
+                    admission.ended = True
                     self._check_end()
-                for thread, task in list(self._tasks.items()):
-                    self._watch(thread, task, now - task.since)
-
-    def _watch(self, thread: int, task: _Task, seconds: float) -> None:
-        names = ", ".join(flight.work.job.name for flight in task.flights)
-        if seconds >= max(self._limits.stall_seconds, 2 * task.told):
-            task.told = seconds
-            _logger.warning("%s: %s has made no progress for %.0f s", names, task.stage, seconds)
-        if seconds >= self._limits.give_up_seconds:
-            del self._tasks[thread]
-            for flight in task.flights:
-                flight.gone = True
-                self._batcher.withdraw(flight)
-                message = f"{task.stage} made no progress for {seconds:.0f} s; the volume was given up"
-                job = flight.work.job
-                flight.work = Work(
-                    job, self._manner, self._segmenters
-                )  # the thread that hangs has the old one
-                self._leave(flight, Outcome(job, Status.ERROR, message))
-            loops = {Stage.READ: self._read_all, Stage.WRITE: self._write_all}
-            self._start(loops.get(task.stage, self._work_all), f"{task.stage} again")
+            self._crew.look()

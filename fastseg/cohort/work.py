@@ -62,6 +62,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _version(path: Path) -> tuple[int, int, int]:
+    """What differs when a file was written to or replaced."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How all volumes of a run are worked on.
@@ -104,6 +110,7 @@ class Work:
     prepared: Prepared | None = None
     result: Segmentation | None = None
     attempts: list[Attempt] = field(default_factory=list)
+    _seen: dict[Path, tuple[int, int, int]] = field(default_factory=dict)
     _volume: Volume | None = None
     _template: Template | None = None
     _centerline: Volume | None = None
@@ -125,17 +132,19 @@ class Work:
                 self._centerline, _ = self._read(self.job.centerline, "centerline", None)
 
     def _read(self, path: Path, role: str, frame: object) -> tuple[Volume, Template]:
+        with suppress(OSError):  # where it is not there, the reader says so
+            self._seen[path] = _version(path)
         volume, template = read_volume(path, frame=frame)  # type: ignore[arg-type]  # a Job's
         try:
-            before = Fingerprint.of(path)
-            after = path.stat()
+            fingerprint = Fingerprint.of(path)
+            after = _version(path)
         except OSError as error:
             raise InputError(
                 f"{path}: went away while it was read ({error.strerror}); run it again"
             ) from error
-        if (before.bytes, before.mtime_ns) != (after.st_size, after.st_mtime_ns):
+        if self._seen.get(path) != after:
             raise InputError(f"{path}: changed while it was read; run it again when it is complete")
-        self.fingerprints[role] = before
+        self.fingerprints[role] = fingerprint
         return volume, template
 
     @property
@@ -333,7 +342,9 @@ class Work:
         status, message = failure_of(error, self.job.source)
         if status is Status.BAD_INPUT and not self.fingerprints:
             with suppress(OSError):  # so that a later run knows it again
-                self.fingerprints["input"] = Fingerprint.of(self.job.source)
+                fingerprint, now = Fingerprint.of(self.job.source), _version(self.job.source)
+                if self._seen.get(self.job.source, now) == now:  # what was read, and not what came since
+                    self.fingerprints["input"] = fingerprint
         record = self._record()
         if not isinstance(error, FastsegError | MemoryError):
             record["traceback"] = "".join(traceback.format_exception(error))

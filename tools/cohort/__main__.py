@@ -14,8 +14,8 @@ from tools.cohort.sources import KINDS, default_data
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _DESCRIPTION = """\
 Write a cohort of NIfTI files to try things on: real volumes of ../shared/data and phantoms, each time with
-other noise, a few voxels cut off, and the axes in another order, so that no two are equal. They are for timing:
-what a method scores on them says nothing about its accuracy.
+other noise, a few voxels cut off, and the axes in another order, so that no two are equal. They are for
+timing: what a method scores on them says nothing about its accuracy.
 
   tools/make_cohort --out DIR                            200 volumes, sizes mixed
   tools/make_cohort --out DIR --kind small --volumes 1000
