@@ -144,12 +144,25 @@ def bad(tmp_path_factory: pytest.TempPathFactory, phantom: NDArray[Any]) -> dict
     }
 
 
-def test_bad_inputs_leave_nothing_and_exit_with_4(bad: dict[str, Any]) -> None:
-    assert (bad["code"], bad["out"], bad["left"]) == (4, "", [])
+def test_bad_inputs_leave_records_only_and_exit_with_4(bad: dict[str, Any]) -> None:
+    assert (bad["code"], bad["out"]) == (4, "")
+    logs = [name for name in bad["left"] if name.startswith("out/logs/")]
+    assert len(logs) == bad["n"]
+    others = {
+        "out",
+        "out/.fastseg",
+        "out/.fastseg/ledger.jsonl",
+        "out/.fastseg/lock",
+        "out/logs",
+        "out/summary.tsv",
+    }
+    assert set(bad["left"]) - set(logs) == others
 
 
 def test_each_bad_input_is_one_line_without_a_traceback(bad: dict[str, Any]) -> None:
-    assert len(bad["err"]) == bad["n"] + 1  # the last line is the summary
+    told = [line for line in bad["err"] if not line.startswith("fastseg: ")]  # without the summary
+    assert len(told) == bad["n"]
+    assert all(line.startswith("bad_input ") for line in told)
     assert not [line for line in bad["err"] if "Traceback" in line or "Error" in line]
 
 
