@@ -20,7 +20,7 @@ import click
 
 from fastseg.cli import Exit
 from fastseg.cli.progress import Reporter
-from fastseg.cli.shared import TERMINATED, put
+from fastseg.cli.shared import TERMINATED
 from fastseg.errors import OutputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Told:
         if self._as_lines:
             click.echo(json.dumps(record))
         elif record["Mask"] is not None:
-            put(str(each.job.outputs.mask))  # type: ignore[union-attr]  # a mask is a job's
+            self._reporter.mask(each.job.outputs.mask)  # type: ignore[union-attr]  # a mask is a job's
         if self._keeps:
             self.volumes.append(record)
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from fastseg.cli.shared import put
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
@@ -66,6 +68,11 @@ class Reporter:
                 yield
             finally:
                 self._bar = None
+
+    def mask(self, path: Path) -> None:
+        """Write the path of a result to stdout; not into the bar, where both are on one terminal."""
+        if self._bar is None or not sys.stdout.isatty():
+            put(str(path))
 
     def volume(self, name: str, status: str, message: str, notes: tuple[str, ...], seconds: float) -> None:
         """Tell of one volume that ended."""
