@@ -78,3 +78,26 @@ def test_nothing_is_replaced_unless_asked(demo):
 def test_a_file_in_place_of_the_folder_is_a_usage_error(tmp_path):
     (tmp_path / "file").touch()
     assert fastseg("demo", tmp_path / "file")[0] == 2
+
+
+def test_a_data_set_to_try_cohorts_on(tmp_path):
+    code, out, err = fastseg("demo", tmp_path / "bids", "--bids", "2")
+    assert code == 0
+    assert files_below(tmp_path / "bids") == [
+        "dataset_description.json",
+        "sub-01",
+        "sub-01/anat",
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-02",
+        "sub-02/anat",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+        "sub-02/anat/sub-02_T2w.nii.gz",
+    ]
+    assert len(out.splitlines()) == 4
+    first, second = (voxels_of(tmp_path / f"bids/sub-0{k}/anat/sub-0{k}_T2w.nii.gz") for k in (1, 2))
+    assert (first != second).any()
+    command = err.partition("now try: ")[2].split()
+    assert fastseg(*command[1:])[0] == 0
+    assert fastseg("demo", tmp_path / "bids", "--bids", "2")[0] == 4
+    assert fastseg("demo", tmp_path / "bids", "--bids", "2", "--overwrite")[0] == 0
