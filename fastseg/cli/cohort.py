@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,17 +30,36 @@ if TYPE_CHECKING:
     from fastseg.cohort.planning import Plan
     from fastseg.cohort.session import Session
 
-__all__ = ["exit_code", "run_list", "run_stdin"]
+__all__ = ["Telling", "exit_code", "run_list", "run_stdin"]
 
 
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """Where a run is told of.
+
+    Parameters
+    ----------
+    reporter : on stderr
+    out : output folder
+    report : file for the JSON of the run
+    facts : for that JSON, the same for all volumes
+    """
+
+    reporter: Reporter
+    out: Path
+    report: Path | None
+    facts: dict[str, object]
+
+
 class _Told:
     """Counts what was told, and keeps it where there will be a report of it."""
 
-    def __init__(self, reporter: Reporter, out: Path, *, keeps: bool, as_lines: bool = False) -> None:
-        self._reporter, self._out, self._as_lines, self._keeps = reporter, out, as_lines, keeps
+    def __init__(self, telling: Telling, *, as_lines: bool = False) -> None:
+        self._reporter, self._out = telling.reporter, telling.out
+        self._as_lines, self._keeps = as_lines, telling.report is not None
         self.volumes: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self.failures: list[tuple[str, str]] = []
@@ -92,56 +112,33 @@ def exit_code(succeeded: int, failed: int, interrupted: int | None) -> int:
     return Exit.SOME_FAILED if succeeded else Exit.NONE_SUCCEEDED
 
 
-def run_list(
-    session: Session,
-    plan: Plan,
-    reporter: Reporter,
-    *,
-    out: Path,
-    report: Path | None,
-    facts: dict[str, object],
-) -> int:
+def run_list(session: Session, plan: Plan, telling: Telling) -> int:
     """Run over a list that is known; gives the exit code."""
-    told = _Told(reporter, out, keeps=report is not None)
+    told = _Told(telling)
     for refused in plan.failures:
         told.add(refused)
-    total = len(plan.jobs) + len(plan.failures)
-    return _run(
-        session, session.run(plan.jobs), told, reporter, report=report, facts=facts, total=total, out=out
-    )
+    total = session.shard.share(len(plan.jobs)) + len(plan.failures)
+    return _run(session, session.run(plan.jobs), told, telling, total)
 
 
-def run_stdin(
-    session: Session,
-    jobs: Iterable[Job | Refused],
-    reporter: Reporter,
-    *,
-    out: Path,
-    report: Path | None,
-    facts: dict[str, object],
-) -> int:
+def run_stdin(session: Session, jobs: Iterable[Job | Refused], telling: Telling) -> int:
     """Run over what comes on stdin, with a JSON line on stdout for each volume; gives the exit code."""
-    told = _Told(reporter, out, keeps=report is not None, as_lines=True)
-    outcomes = session.run_stream(jobs)
-    return _run(session, outcomes, told, reporter, report=report, facts=facts, total=None, out=out)
+    return _run(session, session.run_stream(jobs), _Told(telling, as_lines=True), telling, None)
 
 
 def _run(
     session: Session,
     outcomes: Iterator[Outcome | Refused],
     told: _Told,
-    reporter: Reporter,
-    *,
-    report: Path | None,
-    facts: dict[str, object],
+    telling: Telling,
     total: int | None,
-    out: Path,
 ) -> int:
     from fastseg.cohort.ledger import read_ledgers
     from fastseg.cohort.report import SUMMARY, run_report, write_summary
     from fastseg.sidecar import write_json
 
     began = time.perf_counter()
+    reporter, out, report = telling.reporter, telling.out, telling.report
     _tell_history(session, reporter)
     trouble: OutputError | None = None
     with _stoppable(session) as interrupted, reporter.showing():
@@ -167,7 +164,7 @@ def _run(
         stopped=bool(interrupted) or trouble is not None,
     )
     if report is not None:
-        record = run_report(told.volumes, n_jobs=n_jobs, seconds=seconds, code=code, facts=facts)
+        record = run_report(told.volumes, n_jobs=n_jobs, seconds=seconds, code=code, facts=telling.facts)
         trouble = _failure_of(lambda: write_json(record, report))
         code = _complain(trouble, told) if trouble is not None else code
     return code

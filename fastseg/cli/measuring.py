@@ -31,8 +31,8 @@ _CONTRASTS = ("t1", "t2", "t2s", "dwi")
 _COHORT_SLICES = 32
 # Sides of whole slices for detectors, and depth of blocks where a network takes any.
 _WHOLE, _DEPTH = 144, 48
-# Crops, slices, or slices of blocks that an engine gets at once.
-_ITEMS = 96
+# Crops, whole slices and blocks that an engine gets at once: enough for several threads.
+_CROPS, _WHOLES, _BLOCKS = 48, 16, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,11 +199,11 @@ def _batch(network: Network) -> tuple[Any, int, str]:
     size = " x ".join(map(str, sides))
     if network.role is Role.SEGMENT_3D:
         depth = network.spatial[2] or _DEPTH
-        shape, item = (_ITEMS // depth, 1, *sides, depth), f"slice of a block, {size}"
+        shape, item = (_BLOCKS, 1, *sides, depth), f"slice of a block, {size}"
     elif network.role is Role.DETECT_SLICES:
-        shape, item = (_ITEMS // 4, 1, *sides), f"whole slice, {size}"
+        shape, item = (_WHOLES, 1, *sides), f"whole slice, {size}"
     else:
-        shape, item = (_ITEMS, 1, *sides), f"crop, {size}"
+        shape, item = (_CROPS, 1, *sides), f"crop, {size}"
     noise = np.random.default_rng(0).random(shape, np.float32)
     return noise, int(noise.size // (sides[0] * sides[1])), item
 

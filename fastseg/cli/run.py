@@ -28,6 +28,7 @@ from fastseg.outputs import Kind
 
 if TYPE_CHECKING:
     from fastseg.cohort.job import Job, Outcome
+    from fastseg.cohort.ledger import Shard
     from fastseg.cohort.planning import Plan, Selection, Wanted
     from fastseg.cohort.session import Plans, Session
 
@@ -211,13 +212,11 @@ def _segment(job: Job, wanted: Wanted, given: dict[str, Any]) -> Outcome:
 
 
 def _plans(wanted: Wanted, given: dict[str, Any], *, out: Path, root: Path) -> Plans:
-    from fastseg.cohort.ledger import Shard
     from fastseg.cohort.memory import budget_bytes, tame_allocator
     from fastseg.cohort.session import Plans
     from fastseg.cohort.stream import Limits
     from fastseg.cohort.work import Manner
 
-    shard = Shard.parse(given["shard"]) if given["shard"] else Shard()
     workers = given["jobs"] or given["threads"] or usable_threads(most=None)
     memory = budget_bytes(given["mem_gb"])
     load_needed_kernels(
@@ -231,12 +230,18 @@ def _plans(wanted: Wanted, given: dict[str, Any], *, out: Path, root: Path) -> P
         limits=Limits(workers=workers, memory=memory, give_up_seconds=given["give_up"]),
         models=given["models"],
         backend=given["engine"],
-        shard=shard,
+        shard=_shard(given),
         overwrite=given["overwrite"],
         retry_failed=given["retry_failed"],
         max_failures=1 if given["fail_fast"] else given["max_failures"],
         command=tuple(sys.argv[1:]),
     )
+
+
+def _shard(given: dict[str, Any]) -> Shard:
+    from fastseg.cohort.ledger import Shard
+
+    return Shard.parse(given["shard"]) if given["shard"] else Shard()
 
 
 def _session(plans: Plans, reporter: Reporter, given: dict[str, Any]) -> Session:
@@ -252,10 +257,10 @@ def _session(plans: Plans, reporter: Reporter, given: dict[str, Any]) -> Session
 
 
 def _cohort(planned: Plan, wanted: Wanted, given: dict[str, Any], *, bids: bool) -> int:
-    from fastseg.cli.cohort import run_list
+    from fastseg.cli.cohort import Telling, run_list
 
     out = planned.out
-    total = len(planned.jobs) + len(planned.failures)
+    total = _shard(given).share(len(planned.jobs)) + len(planned.failures)
     reporter = Reporter(total, quiet=given["quiet"], as_json=given["log_json"])
     for remark in planned.remarks:
         reporter.say(remark)
@@ -266,13 +271,12 @@ def _cohort(planned: Plan, wanted: Wanted, given: dict[str, Any], *, bids: bool)
     ):
         if bids:
             _describe(planned)
-        return run_list(
-            session, planned, reporter, out=out, report=given["report"], facts=_facts(given, planned.form)
-        )
+        telling = Telling(reporter, out, given["report"], _facts(given, planned.form))
+        return run_list(session, planned, telling)
 
 
 def _stdin(given: dict[str, Any], wanted: Wanted, out: Path) -> int:
-    from fastseg.cli.cohort import run_stdin
+    from fastseg.cli.cohort import Telling, run_stdin
     from fastseg.cohort.stdin import read_stdin_jobs
 
     reporter = Reporter(None, quiet=given["quiet"], as_json=given["log_json"])
@@ -282,8 +286,7 @@ def _stdin(given: dict[str, Any], wanted: Wanted, out: Path) -> int:
         logging_to_stderr(logging.DEBUG if given["verbose"] else logging.WARNING),
         _session(plans, reporter, given) as session,
     ):
-        facts = _facts(given, "stdin")
-        return run_stdin(session, jobs, reporter, out=out, report=given["report"], facts=facts)
+        return run_stdin(session, jobs, Telling(reporter, out, given["report"], _facts(given, "stdin")))
 
 
 def _describe(planned: Plan) -> None:

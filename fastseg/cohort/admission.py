@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastseg.cohort.inputs import Refused
 from fastseg.cohort.job import Job, Outcome
-from fastseg.cohort.memory import needed_bytes, rss_bytes
+from fastseg.cohort.memory import needed_bytes, programs_bytes
 from fastseg.cohort.work import Work
 from fastseg.nifti import probe_volume
 
@@ -87,7 +87,9 @@ class Flight:
 
     def look(self) -> None:
         """Find out how much memory it needs."""
-        self.needed = needed_bytes(probe_volume(self.job.source, self.job.frame), self.job.options)
+        job = self.job
+        facts = probe_volume(job.source, job.frame)
+        self.needed = needed_bytes(facts, job.options, frame=job.frame, rescue=self.work.manner.rescue)
 
 
 class Admission:
@@ -122,8 +124,8 @@ class Admission:
         return self._admitted
 
     def open(self, jobs: Iterable[Job | Told]) -> None:
-        """Begin with a source, which may be slow, or never end; what the process holds now is not room."""
-        taken = rss_bytes() + _PER_WORKER * self._limits.workers
+        """Begin with a source, which may be slow, or never end, and with the memory that programs leave."""
+        taken = programs_bytes() + _PER_WORKER * self._limits.workers
         self.room = max(self._limits.memory - taken, 0)
         self._source = iter(jobs)
 

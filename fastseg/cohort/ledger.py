@@ -34,6 +34,12 @@ __all__ = ["FOLDER", "History", "Ledger", "Shard", "read_ledgers"]
 FOLDER = ".fastseg"
 
 _EVENTS = ("run", "begin", "end")
+# Of what a line may say.
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("mask", "name", "at", "key", "status", "message", "contrast", "log"), str),
+    **dict.fromkeys(("inputs", "outputs", "measures", "seconds", "engines"), dict),
+    **dict.fromkeys(("flags", "notes"), list),
+}
 # How each of our lines begins: a part of one is what a killed run left.
 _BEGINNING = b'{"event": "'
 
@@ -76,6 +82,10 @@ class Shard:
     def name(self) -> str:
         """For file names; empty where there is one part only."""
         return f"{self.index}-of-{self.count}" if self.count > 1 else ""
+
+    def share(self, total: int) -> int:
+        """How many of so many items are in this part."""
+        return len(range(self.index - 1, total, self.count))
 
     def holds(self, number: int) -> bool:
         """Whether the item of a number, from 0, is in this part."""
@@ -189,10 +199,22 @@ def _digests(line: Mapping[str, Any], field: str) -> dict[str, str]:
 def _parsed(line: bytes) -> dict[str, Any] | None:
     with suppress(ValueError, RecursionError):
         parsed = json.loads(line)
-        known = isinstance(parsed, dict) and parsed.get("event") in _EVENTS
-        if known and (parsed["event"] == "run" or isinstance(parsed.get("mask"), str)):
+        if isinstance(parsed, dict) and parsed.get("event") in _EVENTS and _is_sound(parsed):
             return parsed
     return None
+
+
+def _is_sound(line: Mapping[str, Any]) -> bool:
+    """Whether what is there has the types that readers rely on."""
+    typed = all(isinstance(line[name], kind) for name, kind in _TYPES.items() if name in line)
+    words = [word for name in ("flags", "notes") for word in line.get(name, ())] if typed else []
+    inputs = line.get("inputs", {}).values() if typed else ()
+    return (
+        typed
+        and (line["event"] == "run" or "mask" in line)
+        and all(isinstance(word, str) for word in words)
+        and all(isinstance(known, dict) for known in inputs)
+    )
 
 
 class Ledger:

@@ -9,19 +9,24 @@ from contextlib import suppress
 from pathlib import Path
 
 from fastseg.errors import OptionError
-from fastseg.nifti_header import VolumeFacts, memory_bytes
+from fastseg.nifti_header import Frame, VolumeFacts, memory_bytes
 from fastseg.options import Options
 from fastseg.volume import SCT_RPI
 
-__all__ = ["budget_bytes", "needed_bytes", "rss_bytes", "tame_allocator"]
+__all__ = ["budget_bytes", "needed_bytes", "programs_bytes", "rss_bytes", "tame_allocator"]
 
 # What a volume adds to the process at its peak, measured on 64 x 64 x 64 to 320 x 320 x 200 voxels: 12 bytes
-# a voxel of int16 and 15 of float32, whatever the detector; OptiC 4.6 bytes more per voxel of 0.5 mm; and
-# 20 MB for the inner layers of a network.
+# a voxel of int16 and 15 of float32, whatever the detector; the mean of several volumes 20 while it is made;
+# OptiC up to 6.6 bytes more per voxel of 0.5 mm; and 20 MB for the inner layers of a network.
 _FIXED = 24_000_000
 _PER_VOXEL = 11.5
-_PER_WORKING_VOXEL = 5.0
+_PER_MEAN_VOXEL = 21.0
+_PER_WORKING_VOXEL = 7.0
 _WORKING_MM = 0.5
+
+# What the process holds beside volumes when all networks, kernels and modules are loaded, measured: 258 MB,
+# of which 82 come with the first volumes.
+_PROGRAMS = 260_000_000
 
 # Part of the memory that is taken without being asked to: others have to live too.
 _SHARE = 0.8
@@ -59,17 +64,24 @@ def _available() -> int:
     return memory_bytes()
 
 
-def needed_bytes(facts: VolumeFacts, options: Options) -> int:
+def needed_bytes(
+    facts: VolumeFacts, options: Options, *, frame: Frame | None = None, rescue: bool = False
+) -> int:
     """Memory that a volume takes at its peak, beyond that of the programs and networks.
 
     Parameters
     ----------
     facts : of its file
     options : to segment it with
+    frame : of a 4D file, which of its volumes
+    rescue : whether other detectors are tried too
     """
     voxels = math.prod(facts.grid.shape)
-    needed = _FIXED + voxels * (max(facts.dtype.itemsize, 2) + _PER_VOXEL - 2)
-    if options.detector in ("auto", "svm"):  # auto may come to OptiC
+    per_voxel = max(facts.dtype.itemsize, 2) + _PER_VOXEL - 2
+    if frame == "mean" and facts.frames > 1:
+        per_voxel = max(per_voxel, _PER_MEAN_VOXEL)
+    needed = _FIXED + voxels * per_voxel
+    if options.detector in ("auto", "svm") or (rescue and options.detector == "cnn"):  # may come to OptiC
         x_mm, y_mm, _ = facts.grid.reoriented(SCT_RPI).zooms
         needed += voxels * _PER_WORKING_VOXEL * (x_mm / _WORKING_MM) * (y_mm / _WORKING_MM)
     return int(needed)
@@ -83,6 +95,11 @@ def rss_bytes() -> int:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def programs_bytes() -> int:
+    """Memory of this process beside volumes: what it holds now, or will hold when all is loaded."""
+    return max(rss_bytes(), _PROGRAMS)
 
 
 def tame_allocator() -> None:

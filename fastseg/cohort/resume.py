@@ -190,7 +190,9 @@ def remove_leftovers(history: History, out: Path, tag: str) -> int:
     ----------
     tag : of this run's ledger, whose lock is held: no living run has the same
     """
-    folders = {(out / mask).parent for mask in history.begun}
+    # What failed may have left some too, where nothing could be removed: in a folder that was read-only.
+    failed = [mask for mask, line in history.ends.items() if line.get("status") == Status.ERROR]
+    folders = {(out / mask).parent for mask in (*history.begun, *failed)}
     return sum(forget_stages(folder, tag) for folder in folders if folder.is_dir())
 
 

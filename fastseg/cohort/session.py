@@ -134,6 +134,11 @@ class Session:
         self._stack.close()
 
     @property
+    def shard(self) -> Shard:
+        """Of which this run is."""
+        return self._plans.shard
+
+    @property
     def scratch(self) -> Path:
         """Temporary file of this run alone."""
         return self._ledger.scratch
@@ -168,7 +173,7 @@ class Session:
         yield from self._work(decision.job for decision in todo if not decision.suspect)
         # What runs died over before comes last and one by one: only it is lost if that happens again.
         for decision in todo:
-            if decision.suspect:
+            if decision.suspect and not self._stopped:
                 _logger.warning("%s: earlier runs died while they worked on it", decision.job.name)
                 yield from self._work([decision.job])
 
@@ -193,7 +198,7 @@ class Session:
 
     def _work(self, jobs: Iterable[Job | Told]) -> Iterator[Told]:
         plans = self._plans
-        if self._stopped:
+        if self._stopped or self._failed_enough():
             return
         stream: Executor | None = self._executor
         if self._make_executor is None:
@@ -206,8 +211,12 @@ class Session:
             stream.stop()
         for outcome in stream.run(jobs):
             yield self._settled(outcome)
-            if plans.max_failures is not None and self.failures >= plans.max_failures:
+            if self._failed_enough():
                 self.stop()
+
+    def _failed_enough(self) -> bool:
+        most = self._plans.max_failures
+        return most is not None and self.failures >= most
 
     def _begins(self, job: Job) -> None:
         self._ledger.begin(relative(job.outputs.mask, self._plans.out), job.name)
@@ -218,7 +227,8 @@ class Session:
             self.failures += 1
             return outcome
         outcome = replace(outcome, message=self._relative_text(outcome.message))
-        self.failures += not outcome.status.success
+        if "earlier" not in outcome.record:  # else a run that stops at failures would never get past old ones
+            self.failures += not outcome.status.success
         if outcome.record.get("news", True) and outcome.status is not Status.CACHED:
             mask = relative(outcome.job.outputs.mask, self._plans.out)
             log = write_log(outcome, self._plans.out, self._ledger.scratch)

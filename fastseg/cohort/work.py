@@ -6,6 +6,7 @@ A `Work` passes through `read`, `prepare`, `finish` and `write`, in this order a
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import traceback
 from collections.abc import Sequence
@@ -57,7 +58,9 @@ class Fingerprint:
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a file's bytes."""
+    """The sha256 of a file's bytes; an OSError for what is no file, as a pipe: it would be waited for."""
+    if not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -179,7 +182,9 @@ class Work:
             try:
                 with recording(self.recorder, self.job.name):
                     self.prepared = self.segmenter.prepare(self._volume, self._centerline)
-            except CordNotFound as error:
+            except FastsegError as error:  # what stops an attempt at a rescue does not undo those before it
+                if not (isinstance(error, CordNotFound) or self.attempts):
+                    raise
                 if self._settle(None, error):
                     return False
                 continue
@@ -208,10 +213,12 @@ class Work:
             return self._settle(None, error)
         return self._settle(result, None)
 
-    def _settle(self, result: Segmentation | None, error: CordNotFound | None) -> bool:
+    def _settle(self, result: Segmentation | None, error: FastsegError | None) -> bool:
         """Note how an attempt ended; whether it was the last one that has to be made."""
         flags = result.quality.flags if result is not None else ()
-        status = Status.NO_CORD if result is None else Status.OK_FLAGGED if flags else Status.OK
+        status = Status.OK_FLAGGED if flags else Status.OK
+        if error is not None:
+            status, _ = failure_of(error, self.job.source)
         rungs = self._rungs or []
         self.attempts.append(replace(self._attempt, status=status, flags=flags))
         if result is not None and (
@@ -291,7 +298,7 @@ class Work:
         """The attempt whose result is written."""
         assert self.result is not None
         flags = self.result.quality.flags
-        good = [a for a in self.attempts if a.status is not Status.NO_CORD and a.flags == flags]
+        good = [a for a in self.attempts if a.status.success and a.flags == flags]
         return good[0]
 
     @property

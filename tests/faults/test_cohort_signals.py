@@ -76,7 +76,7 @@ def test_a_second_signal_ends_a_run_at_once_whatever_hangs(
     words = ["run", volumes, "-o", "out"]
     process = start(*words, cwd=tmp_path, fault="hangs_in_write:")
     os.set_blocking(process.stderr.fileno(), False)  # type: ignore[union-attr]
-    wait_for(lambda: ledger_lines(out), process)
+    wait_for(lambda: any(line["event"] == "begin" for line in ledger_lines(out)), process)
     said = b""
 
     def is_stopping() -> bool:

@@ -9,7 +9,7 @@ import functools
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,12 @@ class FakeSegmenters:
     ) -> None:
         self.on, self.flags, self.slices_of = on, flags, slices_of
         self.engine = engine if engine is not None else FakeEngine(self._answer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
     def _answer(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         self.on("infer", [*dict.fromkeys(images[:, 0, 0, 0].astype(int).tolist())])

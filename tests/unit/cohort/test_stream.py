@@ -62,9 +62,9 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, int]], None]:
     def needs(needed: dict[int, int]) -> None:
         monkeypatch.setattr(admission, "probe_volume", lambda path, frame: path)
         monkeypatch.setattr(
-            admission, "needed_bytes", lambda path, options: needed.get(int(path.stem[1:]), 10)
+            admission, "needed_bytes", lambda path, *options, **how: needed.get(int(path.stem[1:]), 10)
         )
-        monkeypatch.setattr(admission, "rss_bytes", lambda: 0)
+        monkeypatch.setattr(admission, "programs_bytes", lambda: 0)
         monkeypatch.setattr(admission, "_PER_WORKER", 0)
 
     return needs
