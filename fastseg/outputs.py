@@ -12,26 +12,23 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastseg.errors import OptionError, OutputError
+from fastseg.errors import OutputError
 
 __all__ = [
     "Kind",
     "Outputs",
-    "Source",
     "Tails",
-    "expand",
     "forget_stages",
     "is_result_name",
     "is_volume_name",
     "not_writable",
     "outputs_of",
-    "plan_outputs",
     "publish",
     "split_suffix",
     "write_file",
@@ -45,20 +42,6 @@ _STAGE = ".fastseg-"
 # A volume whose name ends like this is a result, of fastseg or of SCT; strictly BIDS ones also have a label.
 _RESULTS = ("_seg", "_softseg", "_centerline")
 _LABELLED_RESULTS = ("_mask", "_probseg")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One volume to work on.
-
-    Parameters
-    ----------
-    path : of the volume, as the user wrote it
-    below : its folder relative to the folder that was given; "." for a file that was given itself
-    """
-
-    path: Path
-    below: Path = Path()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,77 +138,6 @@ def is_result_name(path: Path | str) -> bool:
     return stem.endswith(_RESULTS) or (stem.endswith(_LABELLED_RESULTS) and "_label-" in stem)
 
 
-def expand(inputs: Iterable[Path]) -> Iterator[list[Source]]:
-    """Files as they are; of folders, every volume below them that is not a result, sorted.
-
-    Hidden files and folders are left out.
-
-    Yields
-    ------
-    sources : of one input; empty for a folder without volumes
-    """
-    for given in inputs:
-        if not given.is_dir() or is_volume_name(given):  # a folder called x.nii.gz is told about as a file
-            yield [Source(given)]
-            continue
-        found = []
-        for parent, folders, files in os.walk(given):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            here = Path(parent)
-            found += [
-                Source(here / name, here.relative_to(given))
-                for name in files
-                if not name.startswith(".") and is_volume_name(name) and not is_result_name(name)
-            ]
-        yield sorted(found, key=lambda source: source.path.parts)
-
-
-def plan_outputs(
-    sources: Sequence[Source],
-    out: Path | None,
-    *,
-    kinds: Sequence[Kind] = ("mask",),
-    also_read: Iterable[Path] = (),
-) -> list[Outputs]:
-    """Decide where everything goes, before anything is read.
-
-    Parameters
-    ----------
-    sources : the inputs; those found below a folder keep their place below the output folder
-    out : a file for one input, when it ends in .nii or .nii.gz; else a folder, which need not exist;
-        None: the current folder
-    kinds : what will be written
-    also_read : files other than the inputs that must not be overwritten
-
-    Returns
-    -------
-    outputs : one for each source
-
-    Raises
-    ------
-    OptionError
-        Two inputs would write the same output, an output is an input, or there are several inputs and one
-        output file.
-    OutputError
-        A file stands where the output folder should be, or nothing can be written there.
-    """
-    as_file = out is not None and is_volume_name(out) and not out.is_dir()
-    if out is not None and as_file:
-        if len(sources) != 1:
-            raise OptionError(f"-o {out} is one file, but there are {len(sources)} inputs: give a folder")
-        planned = [outputs_of(out)]
-    else:
-        folder = out if out is not None else Path()
-        planned = []
-        for source in sources:
-            stem, _ = split_suffix(source.path)
-            planned.append(outputs_of(folder / source.below / f"{stem}_seg.nii.gz"))
-    _refuse_clashes(sources, planned, kinds, also_read)
-    for parent in dict.fromkeys(each.folder for each in planned):
-        _check_folder(parent)
-    return planned
-
-
 def outputs_of(mask: Path) -> Outputs:
     """Name what belongs to a mask.
 
@@ -245,33 +157,6 @@ def outputs_of(mask: Path) -> Outputs:
         csa="_csa.tsv",
     )
     return Outputs(mask.parent, stem, tails)
-
-
-def _refuse_clashes(
-    sources: Sequence[Source], planned: Sequence[Outputs], kinds: Sequence[Kind], also_read: Iterable[Path]
-) -> None:
-    inputs = {path.resolve() for path in (*(source.path for source in sources), *also_read)}
-    writers: dict[Path, Source] = {}
-    for source, outputs in zip(sources, planned, strict=True):
-        for path in outputs.of_kinds(kinds):
-            if path.resolve() in inputs:
-                raise OptionError(f"{path} is an input and would be overwritten: choose another -o")
-            first = writers.setdefault(path.resolve(), source)
-            if first is not source:
-                raise OptionError(
-                    f"{first.path} and {source.path} would both write {path}: run them with different -o"
-                )
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written, before time is spent; nothing is made yet."""
-    existing = folder.absolute()
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise OutputError(f"{existing}: is a file where a folder is needed; choose another output folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise OutputError(f"{existing}: no permission to write there; choose another output folder")
 
 
 @contextmanager

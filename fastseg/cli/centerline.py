@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from fastseg.cli.shared import load_needed_kernels, locating_options, usable_threads
+from fastseg.cohort.places import Folders
 from fastseg.errors import InputError, OptionError
-from fastseg.outputs import Outputs, Source, is_volume_name, outputs_of, plan_outputs, publish, write_file
+from fastseg.outputs import is_volume_name, outputs_of, publish, split_suffix, write_file
 
 if TYPE_CHECKING:
     from fastseg.centerline import Centerline
@@ -107,9 +108,11 @@ def _targets(
     read = [file_centerline] if file_centerline is not None else []
     if volume.is_dir():
         raise InputError(f"{volume}: is a folder, not a volume; centerline takes one volume")
-    planned: Outputs = plan_outputs([Source(volume)], out, also_read=read)[0]
-    # A file given with -o is the centerline itself.
-    target = planned.mask if out is not None and planned.mask == out else planned.centerline
+    if out is not None and is_volume_name(out) and not out.is_dir():
+        target = out  # the centerline itself
+    else:
+        target = outputs_of((out or Path()) / f"{split_suffix(volume)[0]}_seg.nii.gz").centerline
+    Folders().check_writable(target.parent)
     if target.resolve() in {path.resolve() for path in (volume, *read)}:
         raise OptionError(f"{target} is an input and would be overwritten: choose another -o")
     if csv is None:
