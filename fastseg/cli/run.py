@@ -217,6 +217,8 @@ def _plans(wanted: Wanted, given: dict[str, Any], *, out: Path, root: Path) -> P
     from fastseg.cohort.stream import Limits
     from fastseg.cohort.work import Manner
 
+    if given["cluster"] == "slurm" and not given["jobs"]:
+        raise OptionError("--cluster slurm needs --jobs N: the workers to ask for")
     workers = given["jobs"] or given["threads"] or usable_threads(most=None)
     memory = budget_bytes(given["mem_gb"])
     load_needed_kernels(

@@ -93,7 +93,8 @@ def _cohort_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--jobs",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Threads for the volumes of a cohort.  [default: --threads, or the cores at hand]",
+            help="Threads for the volumes of a cohort; with --cluster, workers.  [default: --threads, or the "
+            "cores at hand]",
         ),
         click.option(
             "--mem-gb",
