@@ -62,12 +62,17 @@ class Decision:
     ----------
     job : it
     outcome : what came of it, if nothing has to be done
-    suspect : whether runs died while they worked on it: it may be what killed them
+    deaths : how often runs died while they worked on it
     """
 
     job: Job
     outcome: Outcome | None = None
-    suspect: bool = False
+    deaths: int = 0
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it may be what killed them: whatever is under way when a run dies has one death."""
+        return self.deaths > 1
 
 
 class Resume:
@@ -105,9 +110,9 @@ class Resume:
             return Decision(job, Outcome(job, Status.SKIPPED, job.skip))
         mask = relative(job.outputs.mask, self._out)
         line = self._history.ends.get(mask)
-        suspect = self._history.begun.get(mask, 0) > 1
+        deaths = self._history.begun.get(mask, 0)
         if self._overwrite:
-            return Decision(job, suspect=suspect)
+            return Decision(job, deaths=deaths)
         try:
             found = self._look(job, key, line, known=mask in self._history.begun)
         except OSError as error:
@@ -117,7 +122,7 @@ class Resume:
                 f"{error.filename}: cannot be looked at ({error.strerror})",
                 record={"news": False},
             )
-        return Decision(job, found, suspect)
+        return Decision(job, found, deaths)
 
     def _look(self, job: Job, key: str, line: Mapping[str, Any] | None, *, known: bool) -> Outcome | None:
         """What came of a job, if it need not be worked on."""

@@ -171,9 +171,11 @@ class Session:
             else:
                 todo.append(decision)
         yield from self._work(decision.job for decision in todo if not decision.suspect)
-        # What runs died over before comes last and one by one: only it is lost if that happens again.
-        for decision in todo:
-            if decision.suspect and not self._stopped:
+        # What runs died over comes last and one by one: only it is lost if that happens again. The likeliest
+        # cause is the one with the most deaths, and of those that died together the first: it was furthest.
+        suspects = [decision for decision in reversed(todo) if decision.suspect]
+        for decision in sorted(suspects, key=lambda decision: decision.deaths):
+            if not self._stopped:
                 _logger.warning("%s: earlier runs died while they worked on it", decision.job.name)
                 yield from self._work([decision.job])
 

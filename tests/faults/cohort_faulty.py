@@ -5,7 +5,6 @@ Called as ``python cohort_faulty.py FAULT[:ARGUMENT] WORDS...``; the words are t
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import fastseg.cohort.admission as admission
 import fastseg.cohort.ledger as ledger
 import fastseg.cohort.work as work
 import fastseg.outputs as outputs
@@ -165,9 +165,10 @@ def hangs_in_write(_: str) -> None:
 
 
 def hangs_in(what: str) -> None:
-    """A step of one volume: ``step,name``."""
+    """A step of one volume: ``step,name``; the first one, before it is let in, is called look."""
     step, name = what.split(",")
-    _before(work.Work, step, _hang, lambda volume, *_: volume.job.name == name)
+    owner = admission.Flight if step == "look" else work.Work
+    _before(owner, step, _hang, lambda volume, *_: volume.job.name == name)
 
 
 def writes_late(what: str) -> None:
@@ -215,30 +216,12 @@ def fails_like_a_bug(name: str) -> None:
 
 
 def writes_to_input_while_it_is_read(name: str) -> None:
-    def add(path: Path, **_: object) -> None:
-        with path.open("ab") as stream:
-            stream.write(b"\0")
-
-    _after(work, "read_volume", add, lambda path, **_: path.name == name)
+    """The same content again: only the time tells."""
+    _after(work, "read_volume", lambda path, **_: os.utime(path), lambda path, **_: path.name == name)
 
 
 def removes_input_while_it_is_read(name: str) -> None:
     _after(work, "read_volume", lambda path, **_: path.unlink(), lambda path, **_: path.name == name)
-
-
-def finds_the_disk_full(number: str) -> None:
-    """From the n-th file of a volume on, as a full disk answers."""
-
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    count = [int(number)]
-
-    def is_full(*_: object, **__: object) -> bool:
-        count[0] -= 1
-        return count[0] <= 0
-
-    _before(outputs.tempfile, "mkdtemp", fail, is_full)
 
 
 if __name__ == "__main__":

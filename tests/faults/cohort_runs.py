@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import gzip
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = [
     "finish",
     "ledger_lines",
     "obey_permissions",
+    "parsed",
     "phantom",
     "results",
     "run",
@@ -61,12 +63,6 @@ def phantom(seed: int = 0) -> bytes:
     image, _ = make_phantom("t2", n_slices=6, seed=seed)
     voxels = image.voxels.astype(np.int16)
     content: bytes = nib.Nifti1Image(voxels, image.grid.affine, dtype=voxels.dtype).to_bytes()
-    return _gzip(content)
-
-
-def _gzip(content: bytes) -> bytes:
-    import gzip
-
     return gzip.compress(content, 1, mtime=0)
 
 
@@ -78,14 +74,15 @@ def fill(folder: Path, n_volumes: int, *, different: int = 6) -> Path:
     return folder
 
 
+@contextmanager
 def start(
     *words: str | os.PathLike[str],
     cwd: Path,
     fault: str | None = None,
     before: Callable[[], None] | None = None,
     **how: Any,
-) -> subprocess.Popen[bytes]:
-    """Start ``fastseg`` as a process of its own.
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start ``fastseg`` as a process of its own; it does not outlive the block.
 
     Parameters
     ----------
@@ -93,13 +90,17 @@ def start(
     cwd : where
     fault : one of tests/faults/cohort_faulty.py that strikes it, as ``name`` or ``name:argument``
     before : what the new process does to itself first
+
+    Yields
+    ------
+    process : for `wait_for` and `finish`
     """
     program = ["-m", "fastseg"] if fault is None else [str(_FAULTS), fault]
     # Tests of how coverage or pytest is set up must not reach the process.
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *program, *map(os.fsencode, words)],
         cwd=cwd,
         env=environment | {"PYTHONPATH": str(Path(__file__).parents[2])},
@@ -108,6 +109,15 @@ def start(
         preexec_fn=before,
         **how,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with suppress(OSError):  # what was not sent any more
+                    stream.close()
 
 
 def finish(process: subprocess.Popen[bytes]) -> Run:
@@ -123,7 +133,8 @@ def finish(process: subprocess.Popen[bytes]) -> Run:
 
 def run(*words: str | os.PathLike[str], cwd: Path, **how: Any) -> Run:
     """Run ``fastseg`` to its end; parameters as of `start`."""
-    return finish(start(*words, cwd=cwd, **how))
+    with start(*words, cwd=cwd, **how) as process:
+        return finish(process)
 
 
 def wait_for(happened: Callable[[], Any], process: subprocess.Popen[bytes]) -> None:
@@ -143,14 +154,18 @@ def wait_for(happened: Callable[[], Any], process: subprocess.Popen[bytes]) -> N
 
 def ledger_lines(out: Path) -> list[dict[str, Any]]:
     """Whole lines of all ledgers of an output folder."""
-    lines = []
-    for path in sorted((out / ".fastseg").glob("ledger*.jsonl")):
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                continue
-    return lines
+    ledgers = sorted((out / ".fastseg").glob("ledger*.jsonl"))
+    lines = [parsed(line) for path in ledgers for line in path.read_bytes().split(b"\n")]
+    return [line for line in lines if line]
+
+
+def parsed(line: bytes) -> dict[str, Any]:
+    """A line of a ledger; nothing where it was cut off."""
+    try:
+        record: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {}
+    return record
 
 
 def statuses(out: Path) -> dict[str, str]:
@@ -192,9 +207,3 @@ def obey_permissions() -> None:
     if os.geteuid() == 0 and sys.platform == "linux":
         for capability in (override, read_search):
             ctypes.CDLL(None).prctl(drop_from_bounding_set, capability, 0, 0, 0)
-
-
-def kill(process: subprocess.Popen[bytes]) -> Run:
-    """Kill a process that cannot know it."""
-    process.send_signal(signal.SIGKILL)
-    return finish(process)

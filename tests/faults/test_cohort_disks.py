@@ -186,15 +186,15 @@ def test_a_folder_that_becomes_read_only_stops_or_fails_what_goes_there(
     (inputs / "deep").symlink_to(volumes)
     out = tmp_path / "out" / ("deep" if take_away is _take_permission else "")
     words: list[str | Path] = ["run", inputs, "-o", "out", *_KINDS, "--jobs", "1"]
-    process = start(*words, cwd=tmp_path, before=obey_permissions)
-    wait_for(lambda: statuses(tmp_path / "out"), process)
-    give_back = take_away(out)
-    try:
-        stopped = finish(process)
-        left = _masks(tmp_path / "out" / "deep")
-        assert {name: undisturbed[name] for name in left} == left
-    finally:
-        give_back()
+    with start(*words, cwd=tmp_path, before=obey_permissions) as process:
+        wait_for(lambda: statuses(tmp_path / "out"), process)
+        give_back = take_away(out)
+        try:
+            stopped = finish(process)
+            left = _masks(tmp_path / "out" / "deep")
+            assert {name: undisturbed[name] for name in left} == left
+        finally:
+            give_back()
     assert stopped.code == 3, stopped
     assert "Traceback" not in stopped.err
     assert "cannot be written (Permission denied)" in stopped.err or "Read-only" in stopped.err

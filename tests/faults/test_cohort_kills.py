@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.cohort_faulty import DIED
-from tests.faults.cohort_runs import Run, assert_whole, fill, finish, ledger_lines, results, run, start
+from tests.faults.cohort_runs import Run, assert_whole, fill, ledger_lines, parsed, results, run, start
 
 _KINDS = ["--save-centerline", "--csa", "--preview"]
 _MODES = {"masks": _KINDS, "soft": ["--soft", "--save-centerline"]}
@@ -82,24 +82,25 @@ def test_25_kills_at_random_moments_change_nothing(
         words = ["run", volumes, "-o", out, "--jobs", "2", *_MODES[mode]]
         while kills < _N_KILLS:
             before = _n_lines(out / ".fastseg" / "ledger.jsonl")
-            process = start(*words, cwd=tmp_path)
-            lived = _kill_somewhere(process, out, randomly, seconds)
-            finish(process)
+            with start(*words, cwd=tmp_path) as process:
+                lived = _kill_somewhere(process, out, randomly, seconds)
             kills += lived
             early += lived and _n_lines(out / ".fastseg" / "ledger.jsonl") == before
-            amid += lived and _under_way(out)
+            amid += lived and _under_way(out, before)
             if not lived:
                 break
         _assert_same(run(*words, cwd=tmp_path), out, volumes, undisturbed[mode])
         trees += 1
-    # Of all phases: before anything is written, and with volumes on their way.
+    # Of all phases: before the run has written anything, and with volumes on their way.
     assert early >= 2
-    assert amid >= 5
+    assert amid >= 10
 
 
-def _under_way(out: Path) -> bool:
-    """Whether the last thing that a ledger says of some volume is that it was begun."""
-    last = {line["mask"]: line["event"] for line in ledger_lines(out) if "mask" in line}
+def _under_way(out: Path, before: int) -> bool:
+    """Whether the last thing that a ledger says of some volume, after so many lines, is that it was begun."""
+    ledger = out / ".fastseg" / "ledger.jsonl"
+    lines = [parsed(line) for line in ledger.read_bytes().split(b"\n")[before:]] if ledger.exists() else []
+    last = {line["mask"]: line["event"] for line in lines if "mask" in line}
     return "begin" in last.values()
 
 
@@ -113,7 +114,6 @@ _DEATHS = (
     "dies_after_publish:2",
     "dies_before_the_ledger_line:2",
     "dies_within_a_line:end",
-    "dies_after_the_ledger_line:2",
     "dies_before_a_log_has_its_name:1",
     "dies_before_the_table_has_its_name:1",
 )
@@ -141,11 +141,10 @@ def test_a_run_that_dies_at_the_same_volume_again_and_again_loses_only_that_one(
 ) -> None:
     words = ["run", volumes, "-o", "out", *_KINDS]
     fault = "dies_of:v03.nii.gz"
-    for _ in range(2):
-        assert run(*words, cwd=tmp_path, fault=fault).code == DIED
-    third = run(*words, cwd=tmp_path, fault=fault)
-    assert third.code == DIED
-    assert "v03.nii.gz: earlier runs died while they worked on it" in third.err
+    for _ in range(4):  # twice among others, once to learn which of these it is, once as the last of all
+        died = run(*words, cwd=tmp_path, fault=fault)
+        assert died.code == DIED, died
+    assert "v03.nii.gz: earlier runs died while they worked on it" in died.err
     ends = {line["name"] for line in ledger_lines(tmp_path / "out") if line["event"] == "end"}
     assert {path.name for path in volumes.iterdir()} - ends == {"v03.nii.gz"}
     _assert_same(run(*words, cwd=tmp_path), tmp_path / "out", volumes, undisturbed["masks"])

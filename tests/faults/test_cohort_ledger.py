@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,6 @@ from tests.faults.cohort_runs import (
     assert_whole,
     fill,
     finish,
-    kill,
     ledger_lines,
     results,
     run,
@@ -38,8 +39,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(finished: Path, tmp_path: Path) -> Path:
-    import shutil
-
     shutil.copytree(finished, tmp_path / "here", copy_function=shutil.copy2)
     return tmp_path / "here"
 
@@ -56,13 +55,13 @@ def _cached_and_done(ended: Run) -> tuple[int, int]:
 # --- damaged ledgers
 
 
-@pytest.mark.parametrize("n_bytes", [1, 20, 700])
+@pytest.mark.parametrize("n_bytes", [1, 700])
 def test_a_last_line_that_is_cut_off_costs_that_volume_only(n_bytes: int, here: Path) -> None:
     before = results(here / "out")
     content = _ledger(here).read_bytes()
     last = content.rindex(b"\n", 0, -1) + 1
     _ledger(here).write_bytes(content[: last + n_bytes])
-    ended = run(*_WORDS, cwd=here, fault=None)
+    ended = run(*_WORDS, cwd=here)
     # Its files are there, begun by that run, so that they need no --overwrite.
     assert _cached_and_done(ended) == (_N_VOLUMES - 1, 1)
     assert "warning: the ledger's last line was cut off" in ended.err
@@ -80,23 +79,22 @@ def test_a_last_line_without_its_end_of_line_still_counts(here: Path) -> None:
     assert _cached_and_done(run(*_WORDS, cwd=here)) == (_N_VOLUMES, 0)
 
 
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        b"<<<<<<< HEAD\n",
-        b"\xff\xfe\x00\x01\n",
-        b'{"event": "party", "mask": "x"}\n',
-        b"[1, 2]\n",
-        b'{"event": "end", "mask": 3}\n',
-        b"[" * 100_000 + b"\n",
-    ],
+_FOREIGN = (
+    b"<<<<<<< HEAD",
+    b"\xff\xfe\x00\x01",
+    b'{"event": "party", "mask": "x"}',
+    b"[1, 2]",
+    b'{"event": "end", "mask": 3}',
+    b"[" * 100_000,
 )
-def test_lines_of_others_are_passed_over_and_told_of(foreign: bytes, here: Path) -> None:
-    lines = _ledger(here).read_bytes().splitlines(keepends=True)
-    _ledger(here).write_bytes(b"".join([*lines[:3], foreign, *lines[3:], b"\n\n", foreign]))
+
+
+def test_lines_of_others_are_passed_over_and_told_of(here: Path) -> None:
+    first, *rest = _ledger(here).read_bytes().splitlines()
+    _ledger(here).write_bytes(b"\n".join([first, *_FOREIGN[:3], *rest, b"", *_FOREIGN[3:], b""]))
     ended = run(*_WORDS, cwd=here)
     assert _cached_and_done(ended) == (_N_VOLUMES, 0)
-    assert "warning: 2 lines of the ledger are not fastseg's: they are passed over" in ended.err
+    assert "warning: 6 lines of the ledger are not fastseg's: they are passed over" in ended.err
 
 
 def _remove(path: Path) -> None:
@@ -186,9 +184,7 @@ def test_a_result_that_the_user_removed_is_made_again(lost: str, here: Path) -> 
     assert results(here / "out") == before
 
 
-@pytest.mark.parametrize(
-    "options", [["-c", "t2"], ["--soft"], ["--thr", "0.7"], ["--kernel", "3d"], ["--rescue"]], ids=" ".join
-)
+@pytest.mark.parametrize("options", [["-c", "t2"], ["--soft"], ["--kernel", "3d"]], ids=" ".join)
 def test_other_options_do_all_volumes_again_and_the_first_ones_too(options: list[str], here: Path) -> None:
     before = results(here / "out")
     changed = run(*_WORDS, *options, cwd=here)
@@ -211,44 +207,41 @@ def test_results_of_a_kind_that_an_older_run_wrote_are_fastsegs_own(here: Path) 
 
 
 def _refused(ended: Run) -> bool:
-    return (ended.code, ended.out) == (2, "") and ended.err == (
-        "fastseg: error: out: another run of fastseg works there: wait for it, or choose another output folder\n"
-    )
+    complaint = "another run of fastseg works there: wait for it, or choose another output folder"
+    return (ended.code, ended.out, ended.err) == (2, "", f"fastseg: error: out: {complaint}\n")
 
 
 def test_a_second_run_on_a_folder_is_refused_while_the_first_one_lives(tmp_path: Path) -> None:
     fill(tmp_path / "volumes", _N_VOLUMES)
-    first = start(*_WORDS, cwd=tmp_path, fault="hangs_in_write:")
-    try:
+    with start(*_WORDS, cwd=tmp_path, fault="hangs_in_write:") as first:
         wait_for(lambda: ledger_lines(tmp_path / "out"), first)
         assert _refused(run(*_WORDS, cwd=tmp_path))
         assert _refused(run(*_WORDS, "--shard", "1/2", cwd=tmp_path))
         assert _refused(run(*_WORDS, "--overwrite", cwd=tmp_path))
-    finally:
-        kill(first)
     assert _cached_and_done(run(*_WORDS, cwd=tmp_path)) == (0, _N_VOLUMES)
 
 
 def test_beside_a_shard_neither_a_whole_run_nor_its_twin_nor_another_division_starts(tmp_path: Path) -> None:
     fill(tmp_path / "volumes", _N_VOLUMES)
-    first = start(*_WORDS, "--shard", "1/2", cwd=tmp_path, fault="hangs_in_write:")
-    try:
-        wait_for(lambda: ledger_lines(tmp_path / "out"), first)
+    fault = "hangs_in:_write_files,v00.nii.gz"
+    with start(*_WORDS, "--shard", "1/2", cwd=tmp_path, fault=fault) as first:
+        wait_for(lambda: [*(tmp_path / "out").glob(".fastseg-*")], first)
         assert _refused(run(*_WORDS, cwd=tmp_path))
         assert _refused(run(*_WORDS, "--shard", "1/2", cwd=tmp_path))
         assert _refused(run(*_WORDS, "--shard", "1/3", cwd=tmp_path))
         assert _cached_and_done(run(*_WORDS, "--shard", "2/2", cwd=tmp_path)) == (0, 2)
-    finally:
-        kill(first)
+    ended = run(*_WORDS, cwd=tmp_path)
+    assert "v00.nii.gz" in [line.split()[1] for line in ended.lines("ok")], ended
     # What the killed shard left is removed by whichever run comes next.
-    assert _cached_and_done(run(*_WORDS, cwd=tmp_path)) == (2, 2)
+    assert "fastseg: removed 1 temporary folders of a run that was killed" in ended.err
     assert_whole(tmp_path / "out", [f"v{k:02}.nii.gz" for k in range(_N_VOLUMES)])
 
 
 def test_three_shards_at_once_make_what_one_run_makes(here: Path) -> None:
     words = ["run", "volumes", "-o", "shards"]
-    running = [start(*words, "--shard", f"{k}/3", cwd=here) for k in (1, 2, 3)]
-    ended = [finish(process) for process in running]
+    with ExitStack() as stack:
+        running = [stack.enter_context(start(*words, "--shard", f"{k}/3", cwd=here)) for k in (1, 2, 3)]
+        ended = [finish(process) for process in running]
     assert [(each.code, len(each.lines("ok"))) for each in ended] == [(0, 2), (0, 1), (0, 1)], ended
     assert results(here / "shards") == results(here / "out")
     history = read_ledgers(here / "shards")

@@ -14,7 +14,7 @@ from fastseg.cohort.memory import budget_bytes, needed_bytes, programs_bytes, rs
 from fastseg.errors import OptionError
 from fastseg.nifti import probe_volume
 from fastseg.options import Options
-from tests.phantom_files import save, save_phantom
+from tests.phantom_files import save, save_phantom, voxels_of
 
 # What volumes add to a process that has everything loaded, at their peak. What the allocator kept of the ones
 # before is given back first, so that it cannot stand in for memory that a volume needs.
@@ -55,8 +55,7 @@ def test_no_volume_takes_more_than_what_is_set_aside_for_it(tmp_path: Path) -> N
     middle = save_phantom(tmp_path / "middle.nii.gz", n_slices=40, shape=(100, 110))
     # Voxels of 1 mm are four of the grid of OptiC.
     large = save_phantom(tmp_path / "large.nii.gz", n_slices=60, shape=(180, 180), zooms=(1, 1, 1))
-    image = np.asarray(save_phantom_voxels(large))
-    frames = save(tmp_path / "frames.nii.gz", np.stack([image] * 3, axis=-1), np.diag([1.0, 1.0, 1.0, 1.0]))
+    frames = save(tmp_path / "frames.nii.gz", np.stack([voxels_of(large)] * 3, axis=-1), np.eye(4))
     cnn, svm = {"contrast": "t2", "detector": "cnn"}, {"contrast": "t2", "detector": "svm"}
     some, every = ["mask", "sidecar"], ["mask", "sidecar", "centerline", "overlay", "csa"]
     warm: list[list[Any]] = [
@@ -85,12 +84,6 @@ def test_no_volume_takes_more_than_what_is_set_aside_for_it(tmp_path: Path) -> N
         assert status in ("ok", "ok_flagged"), (case, message)
         assert taken <= needed, case
         assert needed <= 5 * taken, case  # or a budget would hold nothing
-
-
-def save_phantom_voxels(path: Path) -> Any:
-    from tests.phantom_files import voxels_of
-
-    return voxels_of(path)
 
 
 def facts_of(tmp_path: Path, dtype: Any = np.int16, zooms: float = 1.0, frames: int = 1) -> Any:
@@ -123,7 +116,7 @@ def test_one_frame_of_many_needs_as_much_as_a_file_of_one(tmp_path: Path) -> Non
     assert needed_bytes(many, options, frame="mean") > one
 
 
-def test_a_budget_is_what_the_user_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_is_what_the_user_says() -> None:
     assert budget_bytes(2.5) == 2_500_000_000
 
 

@@ -15,7 +15,7 @@ from fastseg.cohort.inputs import Refused
 from fastseg.cohort.job import Job, Outcome
 from fastseg.cohort.observer import Nobody
 from fastseg.cohort.stream import Limits, Stream, Told
-from fastseg.cohort.work import Manner
+from fastseg.cohort.work import Manner, Work
 from fastseg.errors import InferenceError, InputError
 from fastseg.options import Options
 from tests.phantom_files import voxels_of
@@ -291,6 +291,35 @@ def test_who_sends_jobs_one_by_one_gets_an_outcome_for_each_also_after_memory_ra
     assert statuses == {1: "ok", 2: "ok"}
 
 
+def test_nothing_is_let_in_beside_a_volume_that_is_tried_again(tmp_path: Path) -> None:
+    again, looked_at = threading.Event(), threading.Event()
+
+    def on(step: str, numbers: list[int]) -> None:
+        if step == "prepare" and 1 in numbers:
+            if not again.is_set():
+                again.set()
+                raise MemoryError
+            assert looked_at.wait(30)
+            time.sleep(0.1)  # time enough for others to come in, if they may
+
+    class Reads(Nobody):
+        def task(self, stage: str, volume: str, start: float, stop: float) -> None:
+            if volume == "v2.nii":
+                looked_at.set()
+
+    def source() -> Iterator[Job]:
+        jobs = jobs_of(tmp_path, [1, 2, 3])
+        yield jobs[0]
+        assert again.wait(30)
+        yield from jobs[1:]
+
+    gauge = Gauge(on)
+    statuses = statuses_of(FakeSegmenters(on=gauge), source(), observer=Reads(), workers=4, volumes=8)
+    assert statuses == {1: "ok", 2: "ok", 3: "ok"}
+    assert {1} in gauge.together
+    assert not any(1 in here and len(here) > 1 for here in gauge.together)
+
+
 # --- failures
 
 
@@ -371,19 +400,30 @@ def test_a_source_that_fails_ends_the_run_with_its_error(tmp_path: Path) -> None
         told_by(FakeSegmenters(), source(), workers=2)
 
 
-def test_nothing_is_written_any_more_when_a_run_ended_early(tmp_path: Path) -> None:
-    prepared, go_on = threading.Event(), threading.Event()
+@pytest.mark.parametrize("step", ["finish", "write"])
+def test_nothing_is_written_any_more_when_a_run_ended_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    under_way, go_on = threading.Event(), threading.Event()
 
-    def wait(step: str, numbers: list[int]) -> None:
-        if step == "finish" and 2 in numbers:
-            prepared.set()
+    def wait(at: str, numbers: list[int]) -> None:
+        if at == step and 2 in numbers:
+            under_way.set()
             go_on.wait(30)
 
+    write_files = Work._write_files
+
+    def write_late(self: Work, stage: Path) -> dict[str, str]:
+        wait("write", [int(self.job.name[1])])
+        return write_files(self, stage)
+
+    monkeypatch.setattr(Work, "_write_files", write_late)
     (first, second) = jobs_of(tmp_path, [1, 2])
-    stream = Stream(FakeSegmenters(on=wait), Manner(kinds=("mask",)), Limits(workers=2))  # type: ignore[arg-type]
+    limits = Limits(workers=5)  # two writers
+    stream = Stream(FakeSegmenters(on=wait), Manner(kinds=("mask",)), limits)  # type: ignore[arg-type]
     outcomes = stream.run([second, first])
     assert number_of(next(outcomes)) == 1  # type: ignore[arg-type]
-    assert prepared.wait(30)
+    assert under_way.wait(30)
     threading.Timer(0.1, go_on.set).start()
     outcomes.close()  # type: ignore[attr-defined]
     assert go_on.is_set()  # it waited for the thread that was under way

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fastseg.cohort import admission, work
+from fastseg.cohort.job import Job
 from tests.fake_engines import FakeEngine
 from tests.unit.cohort.fake_segmenters import (
     FakeSegmenters,
@@ -106,6 +107,39 @@ def test_a_volume_that_was_given_up_leaves_no_file_when_its_thread_comes_back(
     assert not threads[0].is_alive()
     assert not job.outputs.mask.exists()
     assert not list(job.outputs.folder.glob(".fastseg*"))
+
+
+@pytest.mark.parametrize("step", ["prepare", "infer", "finish"])
+def test_a_thread_that_comes_back_to_a_run_ends_and_does_nothing_more(tmp_path: Path, step: str) -> None:
+    release, hanging = threading.Event(), list[threading.Thread]()
+    came_back = list[bool]()
+
+    def on(at: str, numbers: list[int]) -> None:
+        if at == step and 1 in numbers:
+            hanging.append(threading.current_thread())
+            release.wait(30)
+        if at == "prepare" and 2 in numbers:
+            hanging[0].join(10)
+            came_back.append(not hanging[0].is_alive())
+
+    given_up = threading.Event()
+
+    def source() -> Iterator[Job]:
+        jobs = jobs_of(tmp_path, [1, 2])
+        yield jobs[0]
+        assert given_up.wait(30)
+        release.set()
+        yield jobs[1]
+
+    statuses = statuses_of(
+        FakeSegmenters(on=on),
+        source(),
+        each=lambda stream, told: given_up.set(),
+        stall_seconds=0.1,
+        give_up_seconds=0.5,
+    )
+    assert statuses == {1: "error", 2: "ok"}
+    assert came_back == [True]
 
 
 def test_an_engine_for_one_thread_is_free_again_when_a_batch_of_it_was_given_up(

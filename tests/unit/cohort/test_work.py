@@ -12,7 +12,7 @@ from fastseg.cohort.job import Job
 from fastseg.cohort.work import Fingerprint, Manner, Work, file_digest, segment_file
 from fastseg.errors import InputError, OutputError
 from fastseg.options import Options
-from tests.phantom_files import files_below, voxels_of
+from tests.phantom_files import files_below, save, voxels_of
 from tests.unit.cohort.fake_segmenters import FakeSegmenters, job_of, jobs_of, tripled, volume_file
 
 _ALL = Manner(kinds=("mask", "sidecar", "centerline"))
@@ -123,8 +123,6 @@ def test_a_centerline_is_read_and_known_again_too(tmp_path: Path) -> None:
 
 
 def test_a_frame_of_a_4d_file_is_taken(tmp_path: Path) -> None:
-    from tests.phantom_files import save
-
     voxels = np.stack([np.full((4, 4, 3), number, np.uint8) for number in (1, 2, 3)], axis=-1)
     source = save(tmp_path / "v.nii", voxels, np.eye(4))
     for frame, value in ((2, 9), ("mean", 6)):
