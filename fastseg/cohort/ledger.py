@@ -274,20 +274,21 @@ class Ledger:
 
     def run(self, **facts: object) -> None:
         """Note that a run begins."""
-        self._append({"event": "run", "at": _now(), **facts}, durable=True)
+        self._append({"event": "run", "at": _now(), **facts})
 
     def begin(self, mask: str, name: str) -> None:
         """Note that work on a volume begins, before any of its files appear.
 
-        Nothing waits for the disk: what the line is for is a killed process, and this outlives it.
+        It is on the disk when this returns: after a loss of power, files without it would be taken for
+        somebody else's.
         """
-        self._append({"event": "begin", "mask": mask, "at": _now(), "name": name}, durable=False)
+        self._append({"event": "begin", "mask": mask, "at": _now(), "name": name})
 
     def end(self, mask: str, **facts: object) -> None:
         """Note how a volume ended; it is on the disk when this returns."""
-        self._append({"event": "end", "mask": mask, "at": _now(), **facts}, durable=True)
+        self._append({"event": "end", "mask": mask, "at": _now(), **facts})
 
-    def _append(self, line: Mapping[str, object], *, durable: bool) -> None:
+    def _append(self, line: Mapping[str, object]) -> None:
         # Names that are not UTF-8 hold lone surrogates, which ASCII JSON can say.
         content = json.dumps(line).encode() + b"\n"
         with self._lock, _writing(self._path):
@@ -299,8 +300,7 @@ class Ledger:
             while content:
                 content = content[self._stream.write(content) :]
             self._cut = False
-            if durable:
-                os.fsync(self._stream.fileno())
+            os.fsync(self._stream.fileno())
 
     def _take_locks(self, stack: ExitStack) -> None:
         """The folder's lock, shared among shards; a shard's own; and none of another division's."""

@@ -67,7 +67,9 @@ def test_beginnings_without_an_end_are_counted(tmp_path: Path) -> None:
     assert read_ledgers(tmp_path).begun == {}
 
 
-def test_an_end_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beginnings_and_ends_are_on_the_disk_when_they_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes = list[int]()
     fsync = os.fsync
 
@@ -77,8 +79,10 @@ def test_an_end_is_on_the_disk_when_it_returns(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", heard)
     with Ledger(tmp_path) as ledger:
-        ledger.end("a_seg.nii", status="ok")
+        ledger.begin("a_seg.nii", "a.nii")
         assert sizes == [path_of(tmp_path).stat().st_size]
+        ledger.end("a_seg.nii", status="ok")
+        assert sizes[1:] == [path_of(tmp_path).stat().st_size]
 
 
 def test_a_line_that_was_cut_off_becomes_a_line_of_its_own(tmp_path: Path) -> None:
