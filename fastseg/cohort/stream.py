@@ -30,6 +30,7 @@ from fastseg.cohort.segmenters import Segmenters
 from fastseg.cohort.watchdog import Crew, Task
 from fastseg.cohort.work import Manner, Work
 from fastseg.nifti_header import human
+from fastseg.profiling import span
 
 __all__ = ["Limits", "Stream", "Told"]
 
@@ -222,7 +223,8 @@ class Stream:
     def _infer(self, batch: Batch[Flight]) -> None:
         task = self._begin(Stage.INFER, batch.askers, partial(self._infer_hangs, batch))
         try:
-            answers = batch.infer()
+            with span("predict"):  # of several volumes: heard by profiles, in no volume's recorder
+                answers = batch.infer()
         except Exception as error:
             self._end(task)
             self._infer_failed(batch, error)

@@ -328,3 +328,19 @@ def test_a_rescue_is_recorded(here: Path) -> None:
     )
     (row,) = [row for row in _summary(here / "out") if row["name"] == "cut.nii.gz"]
     assert (row["status"], row["flags"]) == ("ok_flagged", ",".join(best["Flags"]))
+
+
+def test_a_profile_of_a_cohort_has_every_step(here: Path) -> None:
+    for seed in range(3):
+        save_phantom(here / "in" / f"{seed}.nii.gz", seed=seed)
+    code, _, _ = fastseg("run", "in", "-o", "out", "--profile-time", "profile.txt", "--trace", "trace.json")
+    assert code == 0
+    text = (here / "profile.txt").read_text()
+    steps = ("read", "prepare", "centerline", "crop", "predict", "clean", "back", "quality", "write")
+    assert [step for step in steps if f"\n{step} " not in text] == []
+    events = json.loads((here / "trace.json").read_text())
+    lanes = {event["args"]["name"] for event in events if event.get("name") == "thread_name"}
+    assert {"read 1", "worker 1", "write 1"} <= lanes
+    tasks = {event["name"] for event in events if event.get("cat") == "task"}
+    assert tasks == {"read", "prepare", "infer", "finish", "write"}
+    assert [event for event in events if event["ph"] == "C"]
