@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fastseg import __version__
+from fastseg.cli.shared import with_options
 from fastseg.errors import OptionError
 from fastseg.outputs import is_volume_name
 from fastseg.profiling import Span, hearing
@@ -57,9 +58,7 @@ def observing_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Write what ran when in which thread, for ui.perfetto.dev.",
         ),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(options, command)
 
 
 @contextmanager

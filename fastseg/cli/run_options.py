@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fastseg.cli.observe import observing_options
-from fastseg.cli.shared import locating_options
+from fastseg.cli.shared import locating_options, with_options
 
 __all__ = ["Sectioned", "run_options"]
 
@@ -51,7 +51,7 @@ def _result_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Names of results.  [default: neuropoly for BIDS data sets, else sct]",
         ),
     )
-    return _with(options, command)
+    return with_options(options, command)
 
 
 def _cohort_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,7 +117,7 @@ def _cohort_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Give a volume up when one of its steps takes longer.",
         ),
     )
-    return _with(options, command)
+    return with_options(options, command)
 
 
 def _telling_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,19 +130,13 @@ def _telling_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--quiet", is_flag=True, help="Tell failures and warnings only."),
         click.option("-v", "--verbose", is_flag=True, help="Tell every step, and tracebacks of bugs."),
     )
-    return _with(options, command)
+    return with_options(options, command)
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add all options of ``fastseg run``."""
     for add in (observing_options, _telling_options, _cohort_options, _result_options, locating_options):
         command = add(command)
-    return command
-
-
-def _with(options: tuple[Callable[..., Any], ...], command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(options):
-        command = option(command)
     return command
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "say",
     "terminable",
     "usable_threads",
+    "with_options",
 ]
 
 #: Exit code after SIGTERM: 128 + 15.
@@ -43,6 +44,13 @@ def _frame(context: click.Context, option: click.Parameter, value: str | None) -
 frame_option = click.option(
     "--4d", "frame", metavar="mean|N", callback=_frame, help="Of a 4D file, the mean or volume N (from 0)."
 )
+
+
+def with_options(options: Sequence[Callable[..., Any]], command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add click's options to a command, in their order on its help page."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,9 +89,7 @@ def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--threads", type=click.IntRange(min=1), help="Cores to use.  [default: those at hand]"),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return with_options(options, command)
 
 
 def load_needed_kernels(detector: str, contrast: str, models: str, *, quiet: bool = False) -> None:
