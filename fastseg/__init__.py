@@ -24,6 +24,7 @@ Every error that fastseg raises on purpose is a `FastsegError`. Names are import
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from fastseg.errors import (
@@ -36,17 +37,20 @@ from fastseg.errors import (
     InputError,
     NetworkError,
     OptionError,
+    OutOfDeviceMemory,
     OutputError,
 )
 
 if TYPE_CHECKING:
     from fastseg.api import segment
+    from fastseg.engines.compute import Compute
     from fastseg.nifti import read_volume, write_volume
     from fastseg.options import Options
     from fastseg.segmenter import Segmentation, Segmenter
     from fastseg.volume import Grid, Volume
 
 __all__ = [
+    "Compute",
     "CordNotFound",
     "EngineBuildError",
     "EngineError",
@@ -58,6 +62,7 @@ __all__ = [
     "NetworkError",
     "OptionError",
     "Options",
+    "OutOfDeviceMemory",
     "OutputError",
     "Segmentation",
     "Segmenter",
@@ -70,7 +75,12 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+# onnxruntime 1.32 gives the machine an identity in the user's cache folder, and keeps what it would tell its
+# maker there. It reads this when it is imported; nobody's scanner or server is to be told of.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 _MODULES = {
+    "Compute": "engines.compute",
     "Grid": "volume",
     "Options": "options",
     "Segmentation": "segmenter",

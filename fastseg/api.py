@@ -29,7 +29,9 @@ def segment(
     soft: bool = False,
     brain: bool | None = None,
     models: str | Path = "default",
-    backend: str = "auto",
+    engine: str = "auto",
+    device: str = "auto",
+    precision: str = "auto",
     threads: int = 1,
 ) -> Segmentation:
     """Segment the spinal cord of one volume.
@@ -43,7 +45,8 @@ def segment(
     contrast : t1, t2, t2s or dwi; auto where the networks need not know it, as the built-in ones
     centerline : centerline or mask drawn on the image, or its file; makes the detector ``file``
     kernel, detector, threshold, soft, brain : see `fastseg.Options`
-    models, backend, threads : see `fastseg.Segmenter`
+    models : see `fastseg.Segmenter`
+    engine, device, precision, threads : see `fastseg.Compute`
 
     Returns
     -------
@@ -72,6 +75,7 @@ def segment(
     ('cnn', 6)
     """
     load_kernels(_logger.warning)  # seen without any logging set up: it may take half a minute, once
+    from fastseg.engines.compute import Compute
     from fastseg.nifti import read_volume
     from fastseg.options import Options
     from fastseg.segmenter import Segmenter
@@ -85,9 +89,10 @@ def segment(
         soft=soft,
         brain=brain,
     )
+    compute = Compute(engine, device, precision, threads)
     image = volume if isinstance(volume, Volume) else read_volume(volume)[0]
     drawn = centerline
     if drawn is not None and not isinstance(drawn, Volume):
         drawn = read_volume(drawn)[0]
-    with Segmenter(options, models=models, backend=backend, threads=threads) as segmenter:
+    with Segmenter(options, models=models, compute=compute) as segmenter:
         return segmenter.segment(image, drawn)

@@ -12,6 +12,7 @@
         ├── EngineUnavailable      this machine cannot run that engine
         ├── EngineBuildError       the engine could not be built from the network
         └── InferenceError         the engine failed while running
+            └── OutOfDeviceMemory  ... because the GPU's memory is full
 
 Every message says what is wrong, where, and what to do about it, on one line. A volume that raises one
 of these is an outcome; anything else that escapes is a bug of fastseg.
@@ -27,6 +28,7 @@ __all__ = [
     "InputError",
     "NetworkError",
     "OptionError",
+    "OutOfDeviceMemory",
     "OutputError",
 ]
 
@@ -69,3 +71,7 @@ class EngineBuildError(EngineError):
 
 class InferenceError(EngineError):
     """The engine failed while it ran."""
+
+
+class OutOfDeviceMemory(InferenceError):
+    """The memory of the GPU does not suffice."""

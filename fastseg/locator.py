@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastseg.centerline import Centerline
 from fastseg.compilation import load_kernels
 from fastseg.engines.base import Engine
+from fastseg.engines.compute import AUTO, Compute
 from fastseg.engines.select import Engines
 from fastseg.errors import CordNotFound, OptionError
 from fastseg.heatmap import locate_by_blocks, locate_by_slices, locate_by_svm
@@ -71,8 +72,7 @@ class Locator:
     ----------
     options : what to do, the same for every volume
     models : name of a pack of networks, or a folder that holds one
-    backend : engine to run the network with
-    threads : threads that share one inference. Results do not depend on it.
+    compute : what the network runs on
     engines : open engines to take and add to; they stay open. None: engines of its own.
 
     Raises
@@ -96,14 +96,13 @@ class Locator:
         options: Options,
         *,
         models: str | Path = "default",
-        backend: str = "auto",
-        threads: int = 1,
+        compute: Compute = AUTO,
         engines: Engines | None = None,
     ) -> None:
         self.options = options
         self.pack: Pack = find_pack(models)
         self._shared = engines
-        self._engines = engines or Engines(backend, threads=threads)
+        self._engines = engines or Engines(compute)
         self._opened = False
         self._lock = threading.Lock()
         self._coefficients: NDArray[np.float32] | None = None

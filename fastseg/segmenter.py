@@ -16,6 +16,7 @@ from fastseg.centerline import Centerline
 from fastseg.cleanup import clean_slices, clean_volume
 from fastseg.crops import CropWindows
 from fastseg.engines.base import Engine
+from fastseg.engines.compute import AUTO, Compute
 from fastseg.engines.select import Engines
 from fastseg.errors import CordNotFound, OptionError
 from fastseg.intensity import rescale_percentiles
@@ -94,8 +95,7 @@ class Segmenter:
     ----------
     options : what to do, the same for every volume
     models : name of a pack of networks, or a folder that holds one
-    backend : engine to run the networks with; ``auto`` takes the fastest that this machine has
-    threads : threads that share one inference. Results do not depend on it.
+    compute : what the networks run on
     engines : open engines to take and add to; they stay open. None: engines of its own.
 
     Raises
@@ -120,12 +120,11 @@ class Segmenter:
         options: Options,
         *,
         models: str | Path = "default",
-        backend: str = "auto",
-        threads: int = 1,
+        compute: Compute = AUTO,
         engines: Engines | None = None,
     ) -> None:
         self.options = options
-        self._locator = Locator(options, models=models, backend=backend, threads=threads, engines=engines)
+        self._locator = Locator(options, models=models, compute=compute, engines=engines)
         self._stack = ExitStack()
         self._loaded: Loaded | None = None
 

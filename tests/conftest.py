@@ -20,10 +20,11 @@ def shared() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _only_the_projects_own_packs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Packs that the developer has installed must not change what a test sees."""
+def _only_the_projects_own_packs_and_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Packs and engines that the developer has must not change what a test sees, nor tests what they have."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("FASTSEG_")]:
             patch.delenv(name)
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "no-user-data"))
+        patch.setenv("FASTSEG_ENGINES", str(tmp_path_factory.mktemp("engines")))
         yield

@@ -40,6 +40,7 @@ _COMMANDS = {
     "deepseg-sc": "deepseg_sc",
     "compare": "compare",
     "models": "models",
+    "engines": "engines",
     "info": "info",
     "doctor": "doctor",
     "bench": "bench",

@@ -71,10 +71,13 @@ def _kernels(facts: dict[str, Any]) -> str:
 
 def _networks(facts: dict[str, Any]) -> str:
     threads = facts["machine"]["usable_cores"]
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    lacking: dict[str, list[str]] = {}
     for each in facts["networks"]:
         if "error" in each:
-            rows.append((each["backend"], each["network"], each["item"], "-", "-", each["error"]))
+            lacking.setdefault(each["error"].split(f"{each['network']}: ")[-1], []).append(
+                f"{each['backend']} {each['precision']}"
+            )
             continue
         one, every = each["per_second_one_thread"], each["per_second_all_threads"]
         gflops = f"{2e-3 * each['mmacs'] * one:.0f}" if each["mmacs"] else "-"
@@ -83,7 +86,8 @@ def _networks(facts: dict[str, Any]) -> str:
         "Networks of the default pack: images a second on noise, and 10^9 operations a second of one thread."
     )
     heads = ("engine", "network", "image", "1 thread", f"{threads} threads", "GFLOP/s")
-    return f"{what}\n\n{_table(heads, rows, words=3)}"
+    without = [f"Not {', '.join(dict.fromkeys(names))}: {error}" for error, names in lacking.items()]
+    return "\n\n".join([what, _table(heads, rows, words=3), *without])
 
 
 def _volume(facts: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fastseg.cli.shared import load_needed_kernels, locating_options, usable_threads
+from fastseg.cli.shared import compute_of, load_needed_kernels, locating_options, usable_threads
 from fastseg.cohort.places import Folders
 from fastseg.errors import InputError, OptionError
 from fastseg.outputs import is_volume_name, outputs_of, publish, split_suffix, write_file
@@ -57,8 +57,8 @@ def command(
     brain: str | None,
     models: str,
     frame: Frame | None,
-    engine: str,
     threads: int | None,
+    **given: str,
 ) -> None:
     """Find the centerline of the cord.
 
@@ -84,8 +84,8 @@ def command(
     )
     image, template = read_volume(volume, frame=frame)
     drawn = read_volume(file_centerline)[0] if file_centerline else None
-    threads = threads or usable_threads()
-    with Locator(options, models=models, backend=engine, threads=threads) as locator:
+    compute = compute_of(given, threads=threads or usable_threads())
+    with Locator(options, models=models, compute=compute) as locator:
         found = locator.find(image, drawn)
     line = found.centerline
     grid = image.grid.reoriented(SCT_RPI)

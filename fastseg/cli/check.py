@@ -205,10 +205,11 @@ def _refused(refused: Refused, options: Any) -> Checked:
 
 def _speed(options: Any, models: str) -> tuple[Speed | None, str]:
     from fastseg.cohort.forecast import measure_speed
+    from fastseg.engines.compute import Compute
 
     try:
         load_needed_kernels(options.detector, options.contrast, models, quiet=True)
-        return measure_speed(options, models=models), ""
+        return measure_speed(options, models=models, compute=Compute(device="cpu")), ""
     except FastsegError as error:
         return None, str(error)
 

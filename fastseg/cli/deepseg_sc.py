@@ -171,12 +171,15 @@ def _default_detector(given: argparse.Namespace) -> str:
 
 def _segment(given: argparse.Namespace, target: Path) -> None:
     load_needed_kernels(given.centerline, given.contrast, given.models, quiet=not given.v)
+    from fastseg.engines.compute import Compute
     from fastseg.nifti import read_volume, sct_header, write_volume
     from fastseg.segmenter import Segmenter
 
     volume, template = _read_3d(given.i)
     drawn = read_volume(given.file_centerline)[0] if given.file_centerline else None
-    with Segmenter(_options(given), models=given.models, threads=usable_threads()) as segmenter:
+    # The reference engine: it is the one whose results were compared with SCT's.
+    compute = Compute("onnxruntime", threads=usable_threads())
+    with Segmenter(_options(given), models=given.models, compute=compute) as segmenter:
         try:
             result = segmenter.segment(volume, drawn)
         except CordNotFound as error:

@@ -45,6 +45,7 @@ def command(folder: Path, overwrite: bool, seed: int, people: int | None) -> Non
     _make(folder)
     load_needed_kernels("auto", _SHOWN, "default")
     from fastseg.comparison import compare_masks
+    from fastseg.engines.compute import Compute
     from fastseg.nifti import new_template, write_volume
     from fastseg.options import Options
     from fastseg.phantom import make_phantom
@@ -59,7 +60,8 @@ def command(folder: Path, overwrite: bool, seed: int, people: int | None) -> Non
         if contrast == _SHOWN:
             shown, true_mask = image, truth
             write_volume(truth.voxels, template, true)
-    with Segmenter(Options(contrast=_SHOWN), threads=usable_threads()) as segmenter:
+    compute = Compute(threads=usable_threads())
+    with Segmenter(Options(contrast=_SHOWN), compute=compute) as segmenter:
         began = time.perf_counter()
         result = segmenter.segment(shown)
         seconds = time.perf_counter() - began

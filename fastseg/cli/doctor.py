@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import tempfile
 import time
@@ -20,19 +19,18 @@ from fastseg.errors import FastsegError
 
 __all__ = ["command"]
 
-# What could run networks faster, by module name: what it is for, and where to get it.
-_VENDORS = {
-    "openvino": ("faster on Intel processors", "https://docs.openvino.ai"),
-    "tensorrt": ("runs networks on NVIDIA GPUs", "https://developer.nvidia.com/tensorrt"),
-    "pycuda": ("memory and streams of NVIDIA GPUs", "https://documen.tician.de/pycuda"),
-}
+# The engine that there always is.
+_REFERENCE = "onnxruntime"
 # The default pack reaches 0.94 and more on this phantom; less than this means that something is broken.
 _LEAST_DICE = 0.9
 
 
+_State = Literal["ok", "warn", "fail"]
+
+
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    state: Literal["ok", "warn", "fail"]
+    state: _State
     what: str
     remedy: str = ""
 
@@ -95,31 +93,33 @@ def _packages() -> Iterator[_Finding]:
 
 
 def _engines() -> Iterator[_Finding]:
-    """Open each engine on a network of the default pack; vendors are not imported to find out."""
-    from fastseg.engines.select import BACKENDS, open_engine
+    """Open each engine of the CPU on a network of the default pack, and say what `auto` takes."""
+    from fastseg.engines.compute import BACKENDS, Compute
+    from fastseg.engines.select import KERNEL_DRIVER, choices, open_engine, problem_of
     from fastseg.networks.network import Role
     from fastseg.networks.packs import find_pack
 
     network = find_pack("default").network(Role.SEGMENT_2D, "t2")
-    runs = 0
-    for backend in BACKENDS:
-        try:
-            with open_engine(network, backend) as engine:
-                yield _Finding("ok", f"engine {backend} runs: {engine.name}")
-            runs += 1
-        except FastsegError as error:
-            yield _Finding("warn", f"engine {backend} does not run: {error}")
-    if not runs:
-        yield _Finding("fail", "no engine runs", "pip install --force-reinstall onnxruntime")
-    for module, (purpose, page) in _VENDORS.items():
-        if importlib.util.find_spec(module) is None:
-            said = f"{module} is not installed; optional: {purpose}, {page}"
-            yield _Finding(
-                "ok", said if module in BACKENDS else f"{said} (no engine of this version uses it)"
-            )
-        elif module not in BACKENDS:
-            version = version_of(module) or "of unknown version"
-            yield _Finding("ok", f"{module} {version} is installed; no engine of this version uses it")
+    for backend in BACKENDS.values():
+        problem = problem_of(backend.name)
+        if problem:
+            gpu_waits = backend.device == "cuda" and KERNEL_DRIVER.exists()
+            state: _State = "fail" if backend.name == _REFERENCE else "warn" if gpu_waits else "ok"
+            yield _Finding(state, f"engine {backend.name} does not run: {problem}")
+        elif backend.device == "cuda":  # building its engines takes a while
+            yield _Finding("ok", f"engine {backend.name} can be used: fastseg engines build tries it")
+        else:
+            try:
+                with open_engine(network, Compute(backend.name)) as engine:
+                    yield _Finding("ok", f"engine {backend.name} runs: {engine.name}")
+            except FastsegError as error:
+                state = "fail" if backend.name == _REFERENCE else "warn"
+                remedy = f"pip install --force-reinstall {backend.name}"
+                yield _Finding(state, f"engine {backend.name} does not run: {error}", remedy)
+    chosen = choices(network)[0]
+    yield _Finding(
+        "ok", f"auto: {network.name} runs on {chosen.engine} in {chosen.precision} ({chosen.reason})"
+    )
 
 
 def _packs() -> Iterator[_Finding]:

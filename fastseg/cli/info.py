@@ -17,7 +17,7 @@ __all__ = ["PACKAGES", "command", "version_of"]
 
 #: What fastseg needs, and what its extras add.
 PACKAGES = ("numpy", "numba", "scipy", "nibabel", "onnxruntime", "isal", "click", "rich", "Pillow")
-_OPTIONAL = ("h5py", "onnx", "openvino", "tensorrt", "pycuda")
+_OPTIONAL = ("h5py", "onnx", "openvino", "tensorrt", "tensorrt_rtx", "pycuda", "cuda-bindings")
 _VARIABLES = ("FASTSEG_PACKS", "NUMBA_CACHE_DIR", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 
 
@@ -49,7 +49,7 @@ def version_of(package: str) -> str | None:
 
 def _installation() -> dict[str, object]:
     from fastseg.compilation import kernel_cache
-    from fastseg.engines.select import BACKENDS
+    from fastseg.engines.compute import BACKENDS
     from fastseg.networks.packs import Pack, list_packs
     from fastseg.nifti_header import memory_bytes
 

@@ -165,15 +165,18 @@ def _kernel(effort: Effort, name: str, voxels: int, work: Callable[[], object]) 
 
 def _networks(effort: Effort) -> Iterator[dict[str, Any]]:
     """Images per second of every network of the default pack, by every engine."""
-    from fastseg.engines.select import BACKENDS, open_engine
+    from fastseg.engines.compute import BACKENDS, Compute
+    from fastseg.engines.select import open_engine
     from fastseg.errors import EngineError
     from fastseg.networks.packs import find_pack
 
     cores = usable_threads(most=None)
-    for backend in BACKENDS:
+    ways = [(name, precision) for name, each in BACKENDS.items() for precision in each.precisions]
+    for backend, precision in ways:
         for network in find_pack("default").networks:
             row: dict[str, Any] = {
                 "backend": backend,
+                "precision": precision,
                 "network": network.path.stem,
                 "role": str(network.role),
             }
@@ -181,7 +184,8 @@ def _networks(effort: Effort) -> Iterator[dict[str, Any]]:
             row |= {"item": item, "items": items, "mmacs": network.macs_millions}
             try:
                 for key, threads in (("one_thread", 1), ("all_threads", cores)):
-                    with open_engine(network, backend, threads=threads) as engine:
+                    compute = Compute(backend, precision=precision, threads=threads)
+                    with open_engine(network, compute) as engine:
                         seconds, _ = effort.median(lambda: engine.infer(batch))  # noqa: B023  # at once
                         row |= {"engine": engine.name, f"per_second_{key}": round(items / seconds, 1)}
             except EngineError as error:
@@ -213,6 +217,7 @@ def _volume(effort: Effort, image: Volume, folder: Path) -> dict[str, Any]:
     from fastseg.cohort.job import Job
     from fastseg.cohort.segmenters import Segmenters
     from fastseg.cohort.work import Manner, Work, segment_file
+    from fastseg.engines.compute import Compute
     from fastseg.nifti import new_template, write_volume
     from fastseg.options import Options
     from fastseg.outputs import outputs_of
@@ -230,7 +235,7 @@ def _volume(effort: Effort, image: Volume, folder: Path) -> dict[str, Any]:
             if span.depth == 0:
                 steps.setdefault(span.name, []).append(span.seconds)
 
-    with Segmenters(threads=threads) as segmenters:
+    with Segmenters(compute=Compute(threads=threads)) as segmenters:
         seconds, repetitions = effort.median(once)
         engine = segmenters.of(job.options).engine.name
     return {

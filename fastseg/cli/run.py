@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from fastseg.cli.progress import Reporter
 from fastseg.cli.run_options import Sectioned, run_options
 from fastseg.cli.shared import (
     TERMINATED,
+    compute_of,
     load_needed_kernels,
     logging_to_stderr,
     put,
@@ -199,10 +201,10 @@ def _segment(job: Job, wanted: Wanted, given: dict[str, Any]) -> Outcome:
     from fastseg.cohort.segmenters import Segmenters
     from fastseg.cohort.work import Manner, Work, segment_file
 
-    threads = given["threads"] or usable_threads()
+    compute = compute_of(given, threads=given["threads"] or usable_threads())
     with (
         logging_to_stderr(logging.DEBUG if given["verbose"] else logging.WARNING),
-        Segmenters(models=given["models"], backend=given["engine"], threads=threads) as segmenters,
+        Segmenters(models=given["models"], compute=compute) as segmenters,
     ):
         segmenters.of(job.options)
         return segment_file(Work(job, Manner(wanted.kinds, rescue=given["rescue"]), segmenters))
@@ -231,7 +233,7 @@ def _plans(wanted: Wanted, given: dict[str, Any], *, out: Path, root: Path) -> P
         manner=Manner(wanted.kinds, rescue=given["rescue"]),
         limits=Limits(workers=workers, memory=memory, give_up_seconds=given["give_up"]),
         models=given["models"],
-        backend=given["engine"],
+        compute=compute_of(given),
         shard=_shard(given),
         overwrite=given["overwrite"],
         retry_failed=given["retry_failed"],
@@ -247,14 +249,24 @@ def _shard(given: dict[str, Any]) -> Shard:
 
 
 def _session(plans: Plans, reporter: Reporter, given: dict[str, Any]) -> Session:
+    from functools import partial
+
     from fastseg.cohort.session import Session
 
+    gpus = plans.compute.gpus
     if given["cluster"]:
-        from functools import partial
-
+        if len(gpus) > 1:
+            raise OptionError(
+                f"--device {plans.compute.device}: a worker of --cluster takes one GPU: give --device cuda"
+            )
         from fastseg.cohort.cluster import open_cluster
 
         return Session(plans, reporter, executor=partial(open_cluster, given["cluster"]))
+    if len(gpus) > 1:
+        from fastseg.cohort.fleet import open_fleet
+
+        computes = [*map(plans.compute.on_gpu, gpus)]
+        return Session(plans, reporter, executor=lambda plans, begins, _: open_fleet(computes, plans, begins))
     return Session(plans, reporter)
 
 
@@ -268,7 +280,7 @@ def _cohort(planned: Plan, wanted: Wanted, given: dict[str, Any], *, bids: bool)
         reporter.say(remark)
     plans = _plans(wanted, given, out=out, root=planned.root)
     with (
-        logging_to_stderr(logging.DEBUG if given["verbose"] else logging.WARNING),
+        _logging(given),
         _session(plans, reporter, given) as session,
     ):
         if bids:
@@ -285,7 +297,7 @@ def _stdin(given: dict[str, Any], wanted: Wanted, out: Path) -> int:
     jobs = read_stdin_jobs(sys.stdin.buffer, out, wanted)
     plans = _plans(wanted, given, out=out, root=Path.cwd())
     with (
-        logging_to_stderr(logging.DEBUG if given["verbose"] else logging.WARNING),
+        _logging(given),
         _session(plans, reporter, given) as session,
     ):
         return run_stdin(session, jobs, Telling(reporter, out, given["report"], _facts(given, "stdin")))
@@ -299,3 +311,8 @@ def _describe(planned: Plan) -> None:
     path = planned.out / "dataset_description.json"
     if not path.exists():
         write_json(dataset_description(planned.root, planned.out), path)
+
+
+def _logging(given: dict[str, Any]) -> AbstractContextManager[None]:
+    level = logging.DEBUG if given["verbose"] else logging.WARNING
+    return logging_to_stderr(level, engines=not given["quiet"] and not given["log_json"])

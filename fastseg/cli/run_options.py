@@ -156,7 +156,7 @@ class Sectioned(click.Command):
 
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "Finding the cord": ("contrast", "detector", "file_centerline", "brain", "frame"),
-    "Networks": ("kernel", "models", "engine", "threads"),
+    "Networks": ("kernel", "models", "device", "precision", "engine", "threads"),
     "Results": (
         "out", "threshold", "soft", "rescue", "preview", "save_centerline", "csa", "with_sidecar", "naming",
         "overwrite",

@@ -9,14 +9,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from fastseg.engines.compute import Compute
+
 __all__ = [
     "TERMINATED",
+    "compute_of",
+    "compute_options",
     "frame_option",
     "load_needed_kernels",
     "locating_options",
@@ -53,6 +58,43 @@ def with_options(options: Sequence[Callable[..., Any]], command: Callable[..., A
     return command
 
 
+#: The options that say what the networks run on; `compute_of` reads them.
+compute_options = (
+    click.option(
+        "--device",
+        metavar="DEVICE",
+        default="auto",
+        help="cpu; cuda: the first GPU; cuda:0,1: these GPUs, between which a cohort is parted; auto: a GPU "
+        "where there is one that can be used.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "tf32", "fp16", "bf16", "int8"]),
+        default="auto",
+        help="Of the networks' arithmetic; auto: the fastest that PACK accepts.",
+    ),
+    click.option(
+        "--engine",
+        metavar="NAME",
+        default="auto",
+        help="What runs the networks: tensorrt, openvino or onnxruntime; see fastseg doctor.",
+    ),
+)
+
+
+def compute_of(given: Mapping[str, Any], *, threads: int = 1) -> Compute:
+    """Read what the networks shall run on from the options of a command.
+
+    Raises
+    ------
+    OptionError
+        They do not go together.
+    """
+    from fastseg.engines.compute import Compute
+
+    return Compute(given["engine"], given["device"], given["precision"], threads)
+
+
 def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of every command that looks for the cord."""
     options = (
@@ -84,9 +126,7 @@ def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--models", metavar="PACK", default="default", help="Networks: name of a pack or its folder."
         ),
         frame_option,
-        click.option(
-            "--engine", metavar="NAME", default="auto", help="What runs the networks: see fastseg doctor."
-        ),
+        *compute_options,
         click.option("--threads", type=click.IntRange(min=1), help="Cores to use.  [default: those at hand]"),
     )
     return with_options(options, command)
@@ -127,18 +167,22 @@ def usable_threads(most: int | None = 8) -> int:
 
 
 @contextlib.contextmanager
-def logging_to_stderr(level: int) -> Iterator[None]:
-    """Show what fastseg's loggers say from a level on."""
-    logger = logging.getLogger("fastseg")
-    handler, before = logging.StreamHandler(), logger.level
+def logging_to_stderr(level: int, *, engines: bool = False) -> Iterator[None]:
+    """Show what fastseg's loggers say from a level on, and on request also what the networks run on."""
+    levels = {"fastseg": level} | ({"fastseg.engines": min(level, logging.INFO)} if engines else {})
+    loggers = {logging.getLogger(name): each for name, each in levels.items()}
+    before = {logger: logger.level for logger in loggers}
+    handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(level)
+    logging.getLogger("fastseg").addHandler(handler)
+    for logger, wanted in loggers.items():
+        logger.setLevel(wanted)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
+        logging.getLogger("fastseg").removeHandler(handler)
+        for logger, level_before in before.items():
+            logger.setLevel(level_before)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import fastseg.networks
 from fastseg import __version__
-from fastseg.cohort.cluster_client import Cluster
+from fastseg.cohort.cluster_client import Cluster, any_engine
 from fastseg.cohort.cluster_worker import Duty, facts_digest
 from fastseg.cohort.job import Job
 from fastseg.cohort.memory import rss_bytes
@@ -41,7 +41,9 @@ _CONNECT_SECONDS = 10.0
 
 
 @contextmanager
-def open_cluster(where: str, plans: Plans, begins: Callable[[Job], None]) -> Iterator[Cluster]:
+def open_cluster(
+    where: str, plans: Plans, begins: Callable[[Job], None], engine_of: Callable[[Job], str] = any_engine
+) -> Iterator[Cluster]:
     """Open what works on jobs with Dask; an executor for `fastseg.cohort.session.Session`.
 
     Parameters
@@ -50,6 +52,7 @@ def open_cluster(where: str, plans: Plans, begins: Callable[[Job], None]) -> Ite
         them; or the address of a scheduler
     plans : of them, the number of workers, the memory of all on this machine, and what they have to do
     begins : hears of each job before it is submitted
+    engine_of : gives what runs a job's network here; a worker on which another engine would does not do it
 
     Raises
     ------
@@ -88,7 +91,7 @@ def open_cluster(where: str, plans: Plans, begins: Callable[[Job], None]) -> Ite
                     f"--cluster {where}: no scheduler answers there; start one with `dask scheduler`, and "
                     f"workers with `dask worker {where}`"
                 ) from error
-        yield stack.enter_context(Cluster(connect, _duty(plans), begins))
+        yield stack.enter_context(Cluster(connect, _duty(plans), begins, engine_of))
 
 
 def _duty(plans: Plans) -> Duty:
@@ -99,7 +102,7 @@ def _duty(plans: Plans) -> Duty:
         version=__version__,
         models=pack.folder.name if built_in else str(pack.folder.absolute()),
         pack=facts_digest(pack),
-        backend=plans.backend,
+        compute=plans.compute,
         kinds=plans.manner.kinds,
         rescue=plans.manner.rescue,
         tag=plans.manner.tag,

@@ -29,7 +29,7 @@ from fastseg.cohort.job import Job, Outcome, Status
 from fastseg.cohort.stream import Told
 from fastseg.outputs import forget_stages
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "any_engine"]
 
 _logger = logging.getLogger(__name__)
 
@@ -65,6 +65,11 @@ class _Sent:
     torn: bool = False
 
 
+def any_engine(job: Job) -> str:
+    """Leave it to the worker what runs a job's network."""
+    return ""
+
+
 class Cluster:
     """Works on jobs with the workers of a Dask cluster: an `Executor` of `fastseg.cohort.session`.
 
@@ -76,12 +81,17 @@ class Cluster:
     connect : gives a connected Client of Dask within some seconds, or raises OSError
     duty : what the workers have to know of the run
     begins : hears of each job before it is submitted
+    engine_of : gives what runs a job's network at the client, and has to run it on workers too
     """
 
     def __init__(
-        self, connect: Callable[[float], Any], duty: Duty, begins: Callable[[Job], None] = lambda job: None
+        self,
+        connect: Callable[[float], Any],
+        duty: Duty,
+        begins: Callable[[Job], None] = lambda job: None,
+        engine_of: Callable[[Job], str] = any_engine,
     ) -> None:
-        self._connect, self._duty, self._begins = connect, duty, begins
+        self._connect, self._duty, self._begins, self._engine_of = connect, duty, begins, engine_of
         self._sent: dict[str, _Sent] = {}
         self._again: deque[Job] = deque()
         self._mail: SimpleQueue[object] = SimpleQueue()
@@ -196,7 +206,9 @@ class Cluster:
             centerline=job.centerline.absolute() if job.centerline is not None else None,
         )
         mail = self._mail
-        sent.future = self._client.submit(segment, self._duty, sent.key, absolute, key=sent.key, pure=False)
+        sent.future = self._client.submit(
+            segment, self._duty, sent.key, absolute, self._engine_of(job), key=sent.key, pure=False
+        )
         sent.future.add_done_callback(mail.put)
 
     def _answered(self) -> None:

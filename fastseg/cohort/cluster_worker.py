@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastseg import __version__
 from fastseg.cohort.job import Job, Outcome, Status
+from fastseg.engines.compute import Compute
 from fastseg.errors import FastsegError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _SHARE = 0.9
 _RUNS = 16
 
 _lock = threading.Lock()
-_open: dict[tuple[str, str], tuple[Segmenters, str]] = {}
+_open: dict[tuple[str, Compute], tuple[Segmenters, str]] = {}
 _begun: dict[str, set[str]] = {}
 _stopped: set[str] = set()
 
@@ -48,7 +49,7 @@ class Duty:
     version : of fastseg at the client
     models : name of the built-in pack, or an absolute folder
     pack : digest of the pack at the client, from `facts_digest`
-    backend : see `fastseg.Segmenter`
+    compute : what the networks run on, as the client was asked for it
     kinds, rescue, tag, durable : see `fastseg.cohort.work.Manner`, which a worker may not import at once
     give_up_seconds : from when on a volume is given up
     """
@@ -57,7 +58,7 @@ class Duty:
     version: str
     models: str
     pack: str
-    backend: str
+    compute: Compute
     kinds: tuple[Kind, ...]
     rescue: bool
     tag: str
@@ -65,13 +66,14 @@ class Duty:
     give_up_seconds: float
 
 
-def segment(duty: Duty, key: str, job: Job) -> Outcome | None:
+def segment(duty: Duty, key: str, job: Job, engine: str = "") -> Outcome | None:
     """Do one task: segment a volume; a failure is an outcome too.
 
     Parameters
     ----------
     key : names the task, and the temporary files that it leaves behind when the worker is killed
     job : its paths are absolute
+    engine : what runs its network at the client, which has to be what runs it here; empty: whatever it is
 
     Returns
     -------
@@ -86,6 +88,7 @@ def segment(duty: Duty, key: str, job: Job) -> Outcome | None:
     try:
         with _lock:
             segmenters = _segmenters(duty)
+        _check_engine(segmenters.of(job.options).engine.name, engine)
     except FastsegError as error:
         return Outcome(job, Status.ERROR, f"worker on {socket.gethostname()}: {error}")
     from fastseg.cohort.work import Manner, Work
@@ -156,7 +159,7 @@ def _segmenters(duty: Duty) -> Segmenters:
     """The open networks of this process; raises FastsegError where they would give other results."""
     if duty.version != __version__:
         raise FastsegError(f"has fastseg {__version__}, the client {duty.version}: install the same one")
-    key = duty.models, duty.backend
+    key = duty.models, duty.compute
     if key not in _open:
         from fastseg.cohort.memory import tame_allocator
         from fastseg.compilation import load_kernels
@@ -168,11 +171,20 @@ def _segmenters(duty: Duty) -> Segmenters:
 
         found = facts_digest(find_pack(duty.models))
         # Never closed: they are the process's, as long as it lives.
-        _open[key] = Segmenters(models=duty.models, backend=duty.backend).__enter__(), found
+        _open[key] = Segmenters(models=duty.models, compute=duty.compute).__enter__(), found
     segmenters, found = _open[key]
     if found != duty.pack:
         raise FastsegError(f"its networks {Path(duty.models).name} are not the client's: install the same")
     return segmenters
+
+
+def _check_engine(here: str, client: str) -> None:
+    """Raise FastsegError where ``auto`` chose another engine than at the client: it gives other last bits."""
+    if client not in ("", here):
+        raise FastsegError(
+            f"networks run on {here}, at the client on {client}: name one that both have with --engine and "
+            "--precision"
+        )
 
 
 def _room() -> int:

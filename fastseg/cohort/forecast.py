@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastseg.engines.compute import AUTO, Compute
 from fastseg.networks.network import ANY_CONTRAST
 from fastseg.nifti import VolumeFacts, new_template, probe_volume, read_volume, write_volume
 from fastseg.options import Options
@@ -50,7 +51,7 @@ class Speed:
         return max(sum(each) / cores, max(each, default=0.0))
 
 
-def measure_speed(options: Options, *, models: str | Path = "default", engine: str = "auto") -> Speed:
+def measure_speed(options: Options, *, models: str | Path = "default", compute: Compute = AUTO) -> Speed:
     """Segment a few phantoms, from file to file, and see what a slice and its size cost.
 
     Takes about a second. It is an estimate: 20 real volumes took 0.8 to 1.4 times what it says, all together
@@ -59,7 +60,7 @@ def measure_speed(options: Options, *, models: str | Path = "default", engine: s
     Parameters
     ----------
     options : of the run
-    models, engine : see `fastseg.Segmenter`
+    models, compute : see `fastseg.Segmenter`
 
     Raises
     ------
@@ -69,7 +70,7 @@ def measure_speed(options: Options, *, models: str | Path = "default", engine: s
     rows, seconds = [], []
     with (
         tempfile.TemporaryDirectory(prefix="fastseg-") as folder,
-        Segmenter(options, models=models, backend=engine, threads=1) as segmenter,
+        Segmenter(options, models=models, compute=compute) as segmenter,
     ):
         path = Path(folder) / "phantom.nii.gz"
         for n, (side, n_slices) in enumerate((_PHANTOMS[0], *_PHANTOMS)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fastseg.engines.compute import AUTO, Compute
 from fastseg.engines.select import Engines
 from fastseg.options import Options
 from fastseg.segmenter import Segmenter
@@ -22,12 +23,12 @@ class Segmenters:
 
     Parameters
     ----------
-    models, backend, threads : see `fastseg.Segmenter`
+    models, compute : see `fastseg.Segmenter`
     """
 
-    def __init__(self, *, models: str | Path = "default", backend: str = "auto", threads: int = 1) -> None:
+    def __init__(self, *, models: str | Path = "default", compute: Compute = AUTO) -> None:
         self._models = models
-        self._engines = Engines(backend, threads=threads)
+        self._engines = Engines(compute)
         self._stack = ExitStack()
         self._opened: dict[Options, Segmenter] = {}
         self._lock = threading.Lock()

@@ -20,6 +20,7 @@ from fastseg.cohort.resume import Resume, fingerprint_record, key_of, relative, 
 from fastseg.cohort.segmenters import Segmenters
 from fastseg.cohort.stream import Limits, Stream, Told
 from fastseg.cohort.work import Fingerprint, Manner
+from fastseg.engines.compute import AUTO, Compute
 
 __all__ = ["Executor", "Plans", "Session"]
 
@@ -49,7 +50,7 @@ class Plans:
     root : data set, to which messages name files relatively
     manner : how volumes are worked on
     limits : how much may be taken
-    models, backend : see `fastseg.Segmenter`
+    models, compute : see `fastseg.Segmenter`
     shard : of which this run is
     overwrite : whether every volume is worked on, and whatever lies there is replaced
     retry_failed : whether volumes that failed by themselves are tried again
@@ -62,12 +63,17 @@ class Plans:
     manner: Manner = field(default_factory=Manner)
     limits: Limits = field(default_factory=Limits)
     models: str | Path = "default"
-    backend: str = "auto"
+    compute: Compute = AUTO
     shard: Shard = field(default_factory=Shard)
     overwrite: bool = False
     retry_failed: bool = False
     max_failures: int | None = None
     command: tuple[str, ...] = ()
+
+
+MakeExecutor = Callable[
+    [Plans, Callable[[Job], None], Callable[[Job], str]], AbstractContextManager[Executor]
+]
 
 
 class Session:
@@ -79,7 +85,8 @@ class Session:
     ----------
     plans : how it goes
     observer : hears what the stream does
-    executor : makes what works on the jobs; None: the stream of this process
+    executor : makes what works on the jobs, from the plans, what hears of each job before it begins, and what
+        names the engine that a job has to be run by; None: the stream of this process
 
     Raises
     ------
@@ -95,7 +102,7 @@ class Session:
         self,
         plans: Plans,
         observer: Observer | None = None,
-        executor: Callable[[Plans, Callable[[Job], None]], AbstractContextManager[Executor]] | None = None,
+        executor: MakeExecutor | None = None,
     ) -> None:
         self._plans, self._observer, self._make_executor = plans, observer, executor
         self._stack = ExitStack()
@@ -112,7 +119,7 @@ class Session:
             self._ledger = stack.enter_context(Ledger(plans.out, plans.shard))
             self.history = read_ledgers(plans.out)
             self.leftovers = remove_leftovers(self.history, plans.out, self._ledger.tag)
-            self._segmenters = stack.enter_context(Segmenters(models=plans.models, backend=plans.backend))
+            self._segmenters = stack.enter_context(Segmenters(models=plans.models, compute=plans.compute))
             plans = replace(plans, manner=replace(plans.manner, tag=self._ledger.tag, durable=True))
             self._plans = plans
             self._resume = Resume(
@@ -123,7 +130,9 @@ class Session:
                 retry_failed=plans.retry_failed,
             )
             if self._make_executor is not None:
-                self._executor = stack.enter_context(self._make_executor(plans, self._begins))
+                self._executor = stack.enter_context(
+                    self._make_executor(plans, self._begins, self._engine_of)
+                )
             self._ledger.run(version=__version__, command=list(plans.command))
             self._stack = stack.pop_all()
         return self
@@ -263,6 +272,9 @@ class Session:
         if facts not in self._keys:
             self._keys[facts] = key_of(self._segmenters.of(job.options), job, self._plans.manner)
         return self._keys[facts]
+
+    def _engine_of(self, job: Job) -> str:
+        return self._segmenters.of(job.options).engine.name
 
     def _relative_text(self, text: str) -> str:
         """Without the folders of this machine, so that reports can be passed on."""

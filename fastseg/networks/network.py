@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-__all__ = ["ANY_CONTRAST", "CONTRASTS", "PRECISIONS", "Network", "Precision", "Role", "SvmModel"]
+__all__ = [
+    "ANY_CONTRAST",
+    "CONTRASTS",
+    "PRECISIONS",
+    "Acceptance",
+    "EngineRecord",
+    "Network",
+    "Precision",
+    "Role",
+    "SvmModel",
+]
 
 #: The contrasts that the command line takes, with SCT's names.
 CONTRASTS = ("t1", "t2", "t2s", "dwi")
@@ -16,7 +26,7 @@ CONTRASTS = ("t1", "t2", "t2s", "dwi")
 ANY_CONTRAST = "auto"
 
 #: Precisions, other than fp32, that a pack may say what a network loses in.
-PRECISIONS = ("fp16", "bf16", "int8")
+PRECISIONS = ("tf32", "fp16", "bf16", "int8")
 
 
 class Role(StrEnum):
@@ -63,6 +73,45 @@ class Precision:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineRecord:
+    """How an engine did with a network on real volumes, next to the reference engine in the same run.
+
+    Parameters
+    ----------
+    name : engine and precision: "openvino fp32"
+    capability : what it ran on: as `fastseg.engines.machine.capability` says, or "sm_90" for a GPU. On others
+        it may be slower, or round in another way.
+    max_difference, flipped_per_million, dice : as in `Precision`, but of the engine itself
+    speed : how many times as fast as the reference engine with one thread
+    """
+
+    name: str
+    capability: str
+    max_difference: float
+    flipped_per_million: float
+    dice: float
+    speed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What a network may lose in an engine that is chosen for the user; see `EngineRecord`.
+
+    Parameters
+    ----------
+    flipped_per_million : at most so many voxels change sides of the threshold
+    dice : at least so much, of the two masks
+    """
+
+    flipped_per_million: float
+    dice: float
+
+    def takes(self, record: EngineRecord | Precision) -> bool:
+        """Whether what was measured is good enough."""
+        return record.flipped_per_million <= self.flipped_per_million and record.dice >= self.dice
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """One ONNX file and how to use it.
 
@@ -80,6 +129,9 @@ class Network:
     precision : what it loses in other precisions, by their names of `PRECISIONS`; none where nobody measured
     macs_millions : multiplications and additions of one item, in millions: a crop, a slice of a block, a
         whole slice of 144 x 144; None where nobody counted
+    acceptance : what it may lose in an engine that nobody asked for; None: nothing was said, so the reference
+        engine is taken
+    engines : how other engines did with it, where that was measured
     """
 
     path: Path
@@ -94,6 +146,8 @@ class Network:
     pack: str
     precision: Mapping[str, Precision] = field(default_factory=dict)
     macs_millions: float | None = None
+    acceptance: Acceptance | None = None
+    engines: tuple[EngineRecord, ...] = ()
 
     @property
     def name(self) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
-from fastseg.networks.packs import FORMAT, LAYOUTS, Pack
+from fastseg.networks.network import Acceptance, EngineRecord, Precision
+from fastseg.networks.pack_entries import LAYOUTS
+from fastseg.networks.packs import FORMAT, Pack
 
 __all__ = ["pack_toml"]
 
@@ -46,13 +49,11 @@ def pack_toml(pack: Pack) -> str:
             f"licence = {_quoted(origin.licence)}",
         ]
         for name, lost in network.precision.items():
-            lines += [
-                "",
-                f"[network.precision.{name}]",
-                f"max_difference = {lost.max_difference!r}",
-                f"flipped_per_million = {lost.flipped_per_million!r}",
-                f"dice = {lost.dice!r}",
-            ]
+            lines += ["", f"[network.precision.{name}]", *_numbers(lost)]
+        if network.acceptance is not None:
+            lines += ["", "[network.acceptance]", *_numbers(network.acceptance)]
+        for record in network.engines:
+            lines += ["", "[[network.engine]]", *_numbers(record)]
     for model in pack.svm_models:
         origin = pack.origins[model.path.name]
         lines += [
@@ -65,6 +66,13 @@ def pack_toml(pack: Pack) -> str:
             f"licence = {_quoted(origin.licence)}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _numbers(facts: Precision | Acceptance | EngineRecord) -> list[str]:
+    return [
+        f"{key} = {_quoted(value) if isinstance(value, str) else repr(value)}"
+        for key, value in asdict(facts).items()
+    ]
 
 
 def _quoted(text: str) -> str:

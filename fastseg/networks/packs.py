@@ -17,15 +17,8 @@ from typing import Literal, cast
 
 from fastseg.errors import NetworkError
 from fastseg.networks.files import checked, checked_bytes, onnx_shapes, read_svm, shape_problem
-from fastseg.networks.network import (
-    ANY_CONTRAST,
-    CONTRASTS,
-    PRECISIONS,
-    Network,
-    Precision,
-    Role,
-    SvmModel,
-)
+from fastseg.networks.network import ANY_CONTRAST, CONTRASTS, Network, Role, SvmModel
+from fastseg.networks.pack_entries import network_entry, svm_entry
 from fastseg.networks.toml_table import AGAIN, Table
 
 __all__ = [
@@ -51,9 +44,6 @@ PackDetector = Literal["svm", "cnn"]
 
 # Where pack.toml does not say which detector comes first: SCT's order.
 _FIRST_DETECTOR: PackDetector = "svm"
-
-#: Layout -> spatial axes, channels last.
-LAYOUTS = {"NCHW": (2, False), "NHWC": (2, True), "NCDHW": (3, False), "NDHWC": (3, True)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +255,8 @@ def load_pack(folder: str | Path) -> Pack:
         top.text("version"),
         top.text("licence"),
         top.text("source"),
-        tuple(_network(table, folder) for table in top.tables("network")),
-        tuple(_svm_model(table, folder) for table in top.tables("svm")),
+        tuple(network_entry(table, folder) for table in top.tables("network")),
+        tuple(svm_entry(table, folder) for table in top.tables("svm")),
         {
             table.text("file"): Origin(
                 table.text("source", top.text("source")), table.text("licence", top.text("licence"))
@@ -344,49 +334,6 @@ def _pack_folders() -> list[Path]:
             if not folder.name.startswith(".") and (folder / "pack.toml").is_file():
                 found.setdefault(folder.resolve(), folder)
     return list(found.values())
-
-
-def _network(table: Table, folder: Path) -> Network:
-    role = table.choice("role", tuple(Role))
-    contrasts = table.contrasts("contrasts")
-    axes, channels_last = LAYOUTS[table.choice("layout", tuple(LAYOUTS))]
-    spatial = table.sizes("spatial")
-    if not len(spatial) == axes == (3 if role == Role.SEGMENT_3D else 2):
-        raise table.error("'spatial', 'layout' and 'role' do not go together")
-    if role not in (Role.DETECT_SLICES, Role.DETECT_BLOCKS) and not 0 < spatial[0] == spatial[1]:
-        raise table.error("'spatial' does not begin with the size of a square crop")
-    std = table.number("std")
-    if std <= 0:
-        raise table.error("'std' is not positive")
-    macs = table.number_or_none("macs_millions")
-    if macs is not None and macs <= 0:
-        raise table.error("'macs_millions' is not positive")
-    return Network(
-        path=table.file(folder),
-        sha256=table.sha256(),
-        role=Role(role),
-        contrasts=contrasts,
-        spatial=spatial,
-        channels_last=channels_last,
-        mean=table.number("mean"),
-        std=std,
-        thresholds=table.thresholds(contrasts),
-        pack=folder.name,
-        precision={name: _precision(each) for name, each in table.named("precision", PRECISIONS).items()},
-        macs_millions=macs,
-    )
-
-
-def _precision(table: Table) -> Precision:
-    lost = Precision(*map(table.number, ("max_difference", "flipped_per_million", "dice")))
-    if not (lost.max_difference >= 0 and 0 <= lost.flipped_per_million <= 1e6 and 0 <= lost.dice <= 1):
-        raise table.error("a number is out of range")
-    return lost
-
-
-def _svm_model(table: Table, folder: Path) -> SvmModel:
-    contrast = table.choice("contrast", (*CONTRASTS, ANY_CONTRAST))
-    return SvmModel(table.file(folder), table.sha256(), contrast, folder.name)
 
 
 def _refuse_ambiguous(pack: Pack, path: Path) -> None:

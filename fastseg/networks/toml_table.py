@@ -102,6 +102,15 @@ class Table:
             raise self.error(f"{key!r} is not written as [[{key}]]")
         return [Table(item, f"{self._where}: [[{key}]] {i + 1}") for i, item in enumerate(value)]
 
+    def table_or_none(self, key: str) -> Table | None:
+        """Read a table inside this one, which may be missing."""
+        value = self._values.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.error(f"{key!r} is not a table")
+        return Table(value, f"{self._where}: {key}")
+
     def named(self, key: str, allowed: tuple[str, ...]) -> dict[str, Table]:
         """Read tables inside a table, by name; it may be missing."""
         value = self._values.get(key, {})

@@ -15,6 +15,7 @@ import pytest
 from fastseg.cli.bench import as_markdown
 from fastseg.cli.measuring import Effort
 from fastseg.engines import select
+from fastseg.engines.compute import BACKENDS, Compute
 from fastseg.errors import EngineUnavailable
 from fastseg.networks.packs import find_pack
 from tests.phantom_files import fastseg
@@ -22,18 +23,17 @@ from tests.phantom_files import fastseg
 _open_engine = select.open_engine
 
 
-def _open_those_that_are_there(network: Any, backend: str = "auto", *, threads: int = 1) -> Any:
-    if backend == "absent":
+def _open_those_that_are_there(network: Any, compute: Compute) -> Any:
+    if compute.engine != "onnxruntime":
         raise EngineUnavailable("absent does not load: install it")
-    return _open_engine(network, backend, threads=threads)
+    return _open_engine(network, compute)
 
 
 @pytest.fixture(scope="module")
 def facts() -> dict[str, Any]:
-    """Measure as little as possible, on a machine where one of two engines is missing."""
+    """Measure as little as possible, on a machine where all engines but one are missing."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Effort, "little", lambda: Effort(seconds=0, repetitions=1, volumes=4))
-        patch.setattr(select, "BACKENDS", ("onnxruntime", "absent"))
         patch.setattr(select, "open_engine", _open_those_that_are_there)
         code, out, err = fastseg("bench", "--quick", "--json")
     assert code == 0
@@ -67,7 +67,10 @@ def test_every_network_runs_on_every_engine_that_is_there(facts: dict[str, Any])
     names = [network.path.stem for network in find_pack("default").networks]
     rows = facts["networks"]
     assert [row["network"] for row in rows if row["backend"] == "onnxruntime"] == names
-    assert [row["network"] for row in rows if row["backend"] == "absent"] == names
+    for backend in BACKENDS.values():
+        for precision in backend.precisions:
+            known = [each for each in rows if each["backend"] == backend.name]
+            assert [row["network"] for row in known if row["precision"] == precision] == names
     for row in rows:
         if row["backend"] == "onnxruntime":
             assert row["engine"] == "onnxruntime cpu fp32"
@@ -106,7 +109,11 @@ def test_tables_are_whole(facts: dict[str, Any]) -> None:
         assert len({line.count("|") for line in table}) == 1
     for kernel in facts["kernels"]:
         assert f"| {kernel['name']} |" in text
-    assert f"| absent | {facts['networks'][-1]['network']} |" in text
+    assert (
+        "Not tensorrt fp32, tensorrt tf32, tensorrt fp16, tensorrt bf16, tensorrt int8, openvino fp32, "
+        in text
+    )
+    assert ": absent does not load: install it" in text
     assert "fastseg bench --quick" in text
 
 

@@ -44,11 +44,11 @@ class _OneThreadOnly(FakeEngine):
 def test_a_network_is_loaded_once_and_closed_with_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[_OneThreadOnly] = []
 
-    def open_engine(*_: object, **__: object) -> _OneThreadOnly:
+    def make_engine(*_: object, **__: object) -> _OneThreadOnly:
         made.append(_OneThreadOnly())
         return made[-1]
 
-    monkeypatch.setattr(select, "open_engine", open_engine)
+    monkeypatch.setattr(select, "make_engine", make_engine)
     with Engines() as engines:
         first = engines.open(network(sha256="a"))
         assert engines.open(network(sha256="a")) is first
@@ -58,7 +58,7 @@ def test_a_network_is_loaded_once_and_closed_with_the_others(monkeypatch: pytest
 
 
 def test_threads_take_turns_where_the_engine_is_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(select, "open_engine", lambda *_, **__: _OneThreadOnly())
+    monkeypatch.setattr(select, "make_engine", lambda *_, **__: _OneThreadOnly())
     batch, failures = np.ones((1, 1, 2, 2), np.float32), []
     with Engines() as engines:
         engine = engines.open(network())

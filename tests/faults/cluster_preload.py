@@ -19,7 +19,7 @@ from fastseg.cohort import cluster_worker
 def dask_setup(worker: Any) -> None:
     real = cluster_worker.segment
 
-    def segment(duty: Any, key: str, job: Any) -> Any:
+    def segment(duty: Any, key: str, job: Any, engine: str = "") -> Any:
         beside = job.source.parent / job.source.name.split(".")[0]
         kills, deaths = beside.with_suffix(".kills"), beside.with_suffix(".deaths")
         if kills.exists():
@@ -32,7 +32,7 @@ def dask_setup(worker: Any) -> None:
             beside.with_suffix(".began").touch()
             while beside.with_suffix(".waits").exists():
                 time.sleep(0.02)
-        return real(duty, key, job)
+        return real(duty, key, job, engine)
 
     cluster_worker.segment = segment
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastseg.block_detection import scan_blocks, track_blocks
+from fastseg.engines.compute import Compute
 from fastseg.engines.select import open_engine
 from fastseg.errors import CordNotFound
 from fastseg.networks.network import Role
@@ -55,7 +56,7 @@ def input_of(facts):
 
 def run(detect, facts, pack, **options):
     network = pack.network(Role.DETECT_BLOCKS, facts["contrast"])
-    with open_engine(network) as engine:
+    with open_engine(network, Compute("onnxruntime")) as engine:
         return detect(input_of(facts), network, engine, **options)
 
 

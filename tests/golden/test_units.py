@@ -15,6 +15,7 @@ from fastseg.centerline import Centerline
 from fastseg.centerline_file import centerline_from_mask
 from fastseg.cleanup import clean_slices, clean_volume
 from fastseg.crops import CropWindows
+from fastseg.engines.compute import Compute
 from fastseg.engines.select import open_engine
 from fastseg.intensity import rescale_percentiles
 from fastseg.networks.network import Network, Role
@@ -196,7 +197,7 @@ def test_the_intensities_are_scts(case: _Case) -> None:
 
 def test_the_probabilities_are_scts(case: _Case) -> None:
     crops = case.crops("norm")
-    with open_engine(case.network) as engine:
+    with open_engine(case.network, Compute("onnxruntime")) as engine:
         if case.network.role is Role.SEGMENT_3D:
             nz = case.native.grid.shape[2]
             ours = predict_blocks(crops, case.windows.z, nz, case.network, engine)
@@ -210,7 +211,7 @@ def test_blocks_with_context_along_z_are_scts() -> None:
     with np.load(_INTERMEDIATE / "zctx_t2_3d_prob.npz") as arrays:
         crops, wanted = _stack(arrays["norm"]), _stack(arrays["prob"])
     network = find_pack(parity._pack("models_zctx")).network(Role.SEGMENT_3D, "t2")
-    with open_engine(network) as engine:
+    with open_engine(network, Compute("onnxruntime")) as engine:
         ours = predict_blocks(crops, np.arange(len(crops)), len(crops), network, engine)
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-6)  # see above
 

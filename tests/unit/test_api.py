@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,20 @@ def test_importing_is_light_and_an_error_class_stays_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_inference_leaves_nothing_in_the_users_folders(tmp_path: Path) -> None:
+    """A vendor's telemetry would give the machine an identity, and keep what it has to tell."""
+    code = (
+        "import fastseg\nfrom fastseg.engines.compute import Compute\n"
+        "from fastseg.engines.select import open_engine\n"
+        "from fastseg.networks.packs import find_pack\n"
+        "for engine in ('onnxruntime', 'openvino'):\n"
+        "    with open_engine(find_pack('default').networks[0], Compute(engine)): pass\n"
+    )
+    homes = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **homes}, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_file_and_its_volume_give_the_same_mask_which_can_be_written(tmp_path: Path) -> None:

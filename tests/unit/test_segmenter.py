@@ -10,6 +10,7 @@ import pytest
 
 from fastseg import locator
 from fastseg.engines import select
+from fastseg.engines.compute import Compute
 from fastseg.errors import CordNotFound, InputError, NetworkError, OptionError
 from fastseg.locator import Locator
 from fastseg.networks.network import CONTRASTS, Role
@@ -95,7 +96,7 @@ def test_one_segmenter_gives_every_volume_its_own_result() -> None:
 
 
 def test_threads_do_not_change_the_result() -> None:
-    with Segmenter(Options(contrast="t2"), threads=2) as segmenter:
+    with Segmenter(Options(contrast="t2"), compute=Compute(threads=2)) as segmenter:
         np.testing.assert_array_equal(segmenter.segment(_IMAGE).mask.voxels, _segment().mask.voxels)
 
 
@@ -366,7 +367,7 @@ def test_every_2d_network_is_asked_about_an_empty_slice_when_quirks_are_kept(
     kernel: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = FakeEngine(lambda batch: batch / 255)
-    monkeypatch.setattr(select, "open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(select, "make_engine", lambda *_, **__: engine)
     options = Options(kernel=kernel, detector="file", threshold=0.1, quirks=SCT_QUIRKS)
     with Segmenter(options, models=own_pack(tmp_path / "own")) as segmenter:
         segmenter.segment(_IMAGE, _TRUTH)
@@ -406,7 +407,7 @@ def test_a_centerline_of_the_second_detector_needs_cord_on_half_of_its_slices(
             out[:slices, :, 24:40, 24:40] = 1
         return out
 
-    monkeypatch.setattr(select, "open_engine", lambda *_, **__: FakeEngine(answer))
+    monkeypatch.setattr(select, "make_engine", lambda *_, **__: FakeEngine(answer))
     pack = own_pack(tmp_path / "own", centerline="cnn")
     monkeypatch.setattr(locator, "locate_by_slices", _no_cord)
     with Segmenter(Options(), models=pack) as segmenter:

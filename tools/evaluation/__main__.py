@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from fastseg.engines.compute import Compute
 from fastseg.errors import FastsegError, InputError, NetworkError
 from fastseg.networks.packs import find_pack, pack_digest
 from fastseg.outputs import write_file
@@ -153,6 +154,7 @@ def _chosen(
 
 def _runs(options: argparse.Namespace, contrasts: Iterable[str]) -> tuple[list[Run], tuple[str, ...]]:
     """The runs that are asked for; of "all" those that the pack has networks for, and what was left out."""
+    compute = Compute(options.engine, options.device, options.precision, options.threads)
     everything = "all" in options.centerline
     centerlines = CENTERLINES if everything else tuple(dict.fromkeys(options.centerline or ["auto"]))
     runs, notes = [], []
@@ -164,8 +166,7 @@ def _runs(options: argparse.Namespace, contrasts: Iterable[str]) -> tuple[list[R
                 centerline=centerline,
                 contrast=options.contrast,
                 threshold=options.threshold,
-                backend=options.backend,
-                threads=options.threads,
+                compute=compute,
             )
             missing = _missing(run, contrasts)
             if missing is None:
@@ -243,7 +244,8 @@ def _parser() -> argparse.ArgumentParser:
         help="run every volume as this, auto among them (default: each as it is)",
     )
     what.add_argument("--threshold", type=float, metavar="P", help="instead of the pack's own")
-    what.add_argument("--backend", default="auto", metavar="NAME", help="engine that runs the networks")
+    for name in ("engine", "device", "precision"):
+        what.add_argument(f"--{name}", default="auto", metavar="NAME", help="as of fastseg run")
     what.add_argument("--threads", type=_count, default=1, metavar="N", help="threads of the engine")
     volumes = parser.add_argument_group("volumes")
     volumes.add_argument(

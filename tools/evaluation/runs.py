@@ -9,6 +9,7 @@ from typing import cast, get_args
 
 import numpy as np
 
+from fastseg.engines.compute import AUTO, Compute
 from fastseg.errors import CordNotFound, FastsegError, InputError
 from fastseg.options import Detector, Kernel, Options
 from fastseg.segmenter import Segmentation, Segmenter
@@ -51,7 +52,7 @@ class Run:
     centerline : one of `CENTERLINES`
     contrast : given to every volume, "auto" among them; None: each volume's own
     threshold : None: the pack's own
-    backend, threads : as `Segmenter` takes them
+    compute : what the networks run on
     """
 
     models: str = "default"
@@ -59,8 +60,7 @@ class Run:
     centerline: str = "auto"
     contrast: str | None = None
     threshold: float | None = None
-    backend: str = "auto"
-    threads: int = 1
+    compute: Compute = AUTO
 
     @property
     def title(self) -> str:
@@ -91,9 +91,7 @@ class Run:
 
     def segmenter(self, contrast: str) -> Segmenter:
         """Make a segmenter for volumes of a contrast; it is not open yet."""
-        return Segmenter(
-            self.options(contrast), models=self.models, backend=self.backend, threads=self.threads
-        )
+        return Segmenter(self.options(contrast), models=self.models, compute=self.compute)
 
 
 @dataclass(frozen=True, slots=True)

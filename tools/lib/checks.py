@@ -75,6 +75,11 @@ def _types(bench: Bench) -> None:
     bench.call("mypy")
 
 
+def _vendor_types(bench: Bench) -> str:
+    """Hold what engines/tensorrt calls against the vendor's own bindings, where they are installed."""
+    return bench.call("python", "tools/lib/stubs.py", "--check").splitlines()[-1]
+
+
 def _imports(bench: Bench) -> None:
     bench.call("lint-imports")
 
@@ -132,6 +137,7 @@ _STEPS: dict[str, tuple[str, Callable[[Bench], str | None]]] = {
     "lint": ("ruff check", _lint),
     "format": ("ruff format", _format),
     "types": ("mypy --strict", _types),
+    "vendor-types": ("mypy, TensorRT's own types", _vendor_types),
     "imports": ("import contracts", _imports),
     "kernels": ("kernels compile", _kernels),
     "pytest": ("pytest and doctests", _pytest),
@@ -139,7 +145,7 @@ _STEPS: dict[str, tuple[str, Callable[[Bench], str | None]]] = {
     "build": ("wheel and sdist", _build),
     "elsewhere": ("wheel in a fresh environment", _elsewhere),
 }
-_QUICK = ("lint", "format", "types", "imports", "kernels", "pytest")
+_QUICK = ("lint", "format", "types", "vendor-types", "imports", "kernels", "pytest")
 _SLOW = ("kernels", "pytest")
 
 

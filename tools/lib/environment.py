@@ -17,6 +17,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 _STAMP = "fastseg-stamp"
+# Extras -> an extra that is installed besides, where that is possible.
+_WHERE_POSSIBLE = {"[test]": "gpu-ci"}
 
 
 class SetupError(Exception):
@@ -37,10 +39,14 @@ def ensure_environment(folder: Path, *, extras: str = "", system_packages: bool 
             return binaries
         stamp.unlink(missing_ok=True)
         make_environment(folder, system_packages=system_packages)
-        build_requirements = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["build-system"][
-            "requires"
-        ]
+        project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+        build_requirements = project["build-system"]["requires"]
         install(binaries, *build_requirements, "--editable", f"{CHECKOUT}{extras}")
+        if optional := _WHERE_POSSIBLE.get(extras):
+            try:
+                install(binaries, *project["project"]["optional-dependencies"][optional])
+            except SetupError:
+                print(f"without [{optional}], which cannot be installed here: its tests skip", flush=True)
         stamp.write_text(wanted)
     return binaries
 

@@ -23,6 +23,7 @@ _TRIAL = (
     "models list",
     "models verify",
     "doctor",
+    "engines list",
     "demo demo",
     "run demo/phantom_t2.nii.gz -c t2 -o result",
 )

@@ -364,7 +364,9 @@ def test_another_executor_works_on_what_the_session_decides_and_the_session_writ
 ) -> None:
     made = list[Plans]()
 
-    def executor(plans: Plans, begins: Callable[[Job], None]) -> AbstractContextManager[Executor]:
+    def executor(
+        plans: Plans, begins: Callable[[Job], None], engine_of: Callable[[Job], str]
+    ) -> AbstractContextManager[Executor]:
         @contextmanager
         def opened() -> Iterator[Executor]:
             made.append(plans)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastseg.errors import NetworkError
-from fastseg.networks.network import CONTRASTS, Precision, Role
+from fastseg.networks.network import CONTRASTS, Acceptance, EngineRecord, Precision, Role
 from fastseg.networks.pack_toml import pack_toml
 from fastseg.networks.packs import (
     Pack,
@@ -107,7 +107,7 @@ def test_the_built_in_pack_is_small(packs):
 
 def test_every_precision_of_the_built_in_segmenters_was_measured(packs):
     for network in find_pack("default").networks:
-        assert set(network.precision) == {"fp16", "bf16", "int8"}
+        assert set(network.precision) == {"tf32", "fp16", "bf16", "int8"}
         assert network.macs_millions > 0
 
 
@@ -258,6 +258,23 @@ dice = 0.9999
 max_difference = 0.2
 flipped_per_million = 1250.5
 dice = 0.99
+[network.acceptance]
+flipped_per_million = 10
+dice = 0.9999
+[[network.engine]]
+name = "openvino fp32"
+capability = "avx2"
+max_difference = 1e-6
+flipped_per_million = 0
+dice = 1
+speed = 1.25
+[[network.engine]]
+name = "tensorrt fp16"
+capability = "sm_90"
+max_difference = 2e-3
+flipped_per_million = 11
+dice = 0.99995
+speed = 100
 """
     head, first, *rest = toml.read_text().split("[[network]]")
     toml.write_text("[[network]]".join([head, first.rstrip() + facts, *rest]))
@@ -268,7 +285,13 @@ dice = 0.99
         "fp16": Precision(0.0012, 3.0, 0.9999),
         "int8": Precision(0.2, 1250.5, 0.99),
     }
+    fp32 = EngineRecord("openvino fp32", "avx2", 1e-6, 0.0, 1.0, 1.25)
+    fp16 = EngineRecord("tensorrt fp16", "sm_90", 2e-3, 11.0, 0.99995, 100.0)
+    assert with_facts.engines == (fp32, fp16)
+    assert with_facts.acceptance == Acceptance(10.0, 0.9999)
+    assert [with_facts.acceptance.takes(record) for record in with_facts.engines] == [True, False]
     assert (without.macs_millions, without.precision) == (None, {})
+    assert (without.acceptance, without.engines) == (None, ())
     assert pack.network(Role.SEGMENT_3D, "t2").spatial == (64, 64, 0)
     assert pack.has(Role.SEGMENT_2D_LIGHT, "auto")
     toml.write_text(pack_toml(pack))
@@ -297,6 +320,9 @@ def test_a_file_that_went_away_is_refused_when_it_is_looked_up(tmp_path):
         pack.svm("t1")
     with pytest.raises(NetworkError, match="missing"):
         load_pack(folder)
+
+
+_NUMBERS = "max_difference = 0, flipped_per_million = 0, dice = 1"
 
 
 @pytest.mark.parametrize(
@@ -342,11 +368,18 @@ def test_a_file_that_went_away_is_refused_when_it_is_looked_up(tmp_path):
         ({"macs_millions": '"few"'}, "'macs_millions' is not a number"),
         ({"precision": "3"}, "not a table of tables"),
         ({"precision": "{ fp16 = 0.1 }"}, "not a table of tables"),
-        ({"precision": "{ fp8 = {} }"}, "'fp8', which is not one of fp16, bf16, int8"),
+        ({"precision": "{ fp8 = {} }"}, "'fp8', which is not one of tf32, fp16, bf16, int8"),
         ({"precision": "{ fp16 = { max_difference = 0.1, dice = 1 } }"}, "precision.fp16: 'flipped_per_mill"),
         ({"precision": "{ bf16 = { max_difference = -1, flipped_per_million = 1, dice = 1 } }"}, "range"),
         ({"precision": "{ bf16 = { max_difference = 1, flipped_per_million = 2e6, dice = 1 } }"}, "range"),
         ({"precision": "{ int8 = { max_difference = 1, flipped_per_million = 1, dice = 1.1 } }"}, "range"),
+        ({"acceptance": "3"}, "'acceptance' is not a table"),
+        ({"acceptance": "{ dice = 1 }"}, "acceptance: 'flipped_per_million' is missing"),
+        ({"acceptance": "{ flipped_per_million = 0, dice = 2 }"}, "acceptance: a number is out of range"),
+        ({"engine": "{ name = 'x' }"}, "not written as"),
+        ({"engine": "[{ name = 'x' }]"}, r"\[\[engine\]\] 1: 'capability' is missing"),
+        ({"engine": f"[{{ name = 'x', capability = 'y', {_NUMBERS}, speed = 0 }}]"}, "out of range"),
+        ({"engine": f"[{{ name = '', capability = 'y', {_NUMBERS}, speed = 1 }}]"}, "a text is empty"),
         ({"thresholds": "{ t1 = 0.5 }"}, "every contrast"),
         ({"thresholds": "0.5"}, "every contrast"),
         ({"thresholds": "{ t2 = 1.5 }"}, "between 0 and 1"),

@@ -1,0 +1,1 @@
+"""Networks as TensorRT engines: built from ONNX, checked against the reference, cached, run."""
