@@ -1,0 +1,1 @@
+"""Everything that needs a GPU, checked and measured with one command."""
