@@ -189,7 +189,10 @@ def compare(
 
 
 def measure(engine: Engine, network: Network, reference: Engine) -> Difference:
-    """Run two open engines on the fixed inputs.
+    """Run two open engines on the fixed inputs; the worse of two turns.
+
+    Two, because an engine may go another way when it sees a shape again: CUDA graphs are recorded then, and
+    it is their answers that a cohort gets.
 
     Raises
     ------
@@ -197,7 +200,9 @@ def measure(engine: Engine, network: Network, reference: Engine) -> Difference:
         One of them failed.
     """
     batches = fixed_inputs(network)
-    return compare(network, [*map(engine.infer, batches)], [*map(reference.infer, batches)])
+    expected = [*map(reference.infer, batches)]
+    turns = [compare(network, [*map(engine.infer, batches)], expected) for _ in range(2)]
+    return max(turns, key=lambda each: (each.max_difference, each.flipped, -each.dice))
 
 
 def require(difference: Difference, precision: str, what: str) -> None:

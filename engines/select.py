@@ -74,7 +74,9 @@ def choices(network: Network, compute: Compute = AUTO) -> tuple[Choice, ...]:
     problems = {each.name: problem_of(each.name, compute) for each in wanted}
     runnable = [each.name for each in wanted if not problems[each.name]]
     if not runnable:
-        raise EngineUnavailable(next(iter(problems.values())))
+        first, problem = next(iter(problems.items()))
+        otherwise = ", or choose --device cpu" if BACKENDS[first].device == "cuda" else ""
+        raise EngineUnavailable(f"{problem}{otherwise}")
     found: list[Choice] = []
     if "tensorrt" in runnable:
         found += _on_gpu(network, compute)

@@ -78,11 +78,13 @@ def survey(load: Callable[[], Any]) -> Probe:
     try:
         library = load()
     except OSError as error:
+        found = "is not there"
+        if "No such file" not in str(error):
+            found = f"does not load ({' '.join(str(error).split())})"
         return Probe(
             (),
             None,
-            f"no NVIDIA driver: {_LIBRARY} does not load ({' '.join(str(error).split())}): install NVIDIA's "
-            "driver; a container has to be started with --gpus all",
+            f"no NVIDIA driver: {_LIBRARY} {found}: install it; a container has to be started with --gpus all",
         )
     try:
         return _survey(library)

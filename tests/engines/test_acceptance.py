@@ -41,6 +41,7 @@ _EVERY = ("t1", "t2", "t2s", "dwi", "auto")
     [
         (Role.SEGMENT_2D, (64, 64), [(67, 1, 64, 64)]),
         (Role.SEGMENT_2D_LIGHT, (64, 64), [(67, 1, 64, 64)]),
+        (Role.DETECT_BLOCKS, (0, 0), [(67, 1, 64, 64)]),
         (Role.DETECT_BLOCKS, (80, 80), [(67, 1, 80, 80)]),
         (Role.SEGMENT_3D, (64, 64, 0), [(4, 1, 64, 64, 16), (1, 1, 64, 64, 21)]),
         (Role.SEGMENT_3D, (96, 96, 48), [(2, 1, 96, 96, 48)]),
@@ -202,3 +203,18 @@ def test_wrong_engines_are_refused_in_every_precision(damage: Any, passes: bool)
     with OnnxRuntimeCpu(light) as reference:
         found = measure(FakeEngine(lambda batch: damage(reference.infer(batch))), light, reference)
     assert [tolerance.takes(found) for tolerance in TOLERANCES.values()] == [passes] * len(TOLERANCES)
+
+
+def test_an_engine_that_answers_wrongly_the_second_time_is_found_out() -> None:
+    """As one whose recorded work is not what was recorded."""
+    light = find_pack("default").network(Role.SEGMENT_2D_LIGHT, "t2")
+    with OnnxRuntimeCpu(light) as reference:
+        turns = iter(range(1000))
+
+        def answer(batch: Any) -> Any:
+            right = reference.infer(batch)
+            return right if next(turns) == 0 else right[::-1]
+
+        assert len(fixed_inputs(light)) == 1
+        assert measure(FakeEngine(answer), light, reference).dice < 0.99
+        assert measure(FakeEngine(reference.infer), light, reference) == Difference(0.0, 0, 67 * 64 * 64, 1.0)

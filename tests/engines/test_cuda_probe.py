@@ -86,9 +86,17 @@ def test_no_driver_is_told_with_the_remedy() -> None:
     found = survey(load)
     assert found.gpus == ()
     assert found.driver is None
-    assert found.problem.startswith("no NVIDIA driver: libcuda.so.1 does not load (")
+    assert found.problem.startswith("no NVIDIA driver: libcuda.so.1 is not there: install it;")
     assert "--gpus all" in found.problem
     assert "\n" not in found.problem
+
+
+def test_a_driver_that_does_not_load_is_told_with_the_linkers_words() -> None:
+    def load() -> Any:
+        raise OSError("libcuda.so.1: wrong ELF class:\nELFCLASS32")
+
+    problem = survey(load).problem
+    assert problem.startswith("no NVIDIA driver: libcuda.so.1 does not load (libcuda.so.1: wrong ELF class: ")
 
 
 @pytest.mark.parametrize(
