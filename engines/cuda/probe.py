@@ -84,7 +84,8 @@ def survey(load: Callable[[], Any]) -> Probe:
         return Probe(
             (),
             None,
-            f"no NVIDIA driver: {_LIBRARY} {found}: install it; a container has to be started with --gpus all",
+            f"no NVIDIA driver: {_LIBRARY} {found}: install it; a container has to be started with "
+            "--gpus all",
         )
     try:
         return _survey(library)

@@ -101,7 +101,8 @@ def test_stdout_has_paths_only_and_stderr_a_line_for_each_volume(here: Path) -> 
     assert sorted(ended.out.splitlines()) == [f"out/v{k:02}_seg.nii.gz" for k in range(_N_VOLUMES)]
     assert "\r" not in ended.err
     assert "\x1b" not in ended.err
-    told, said = ended.err.splitlines()[: _N_VOLUMES + 1], ended.err.splitlines()[_N_VOLUMES + 1 :]
+    lines = ended.err.splitlines()[2:]  # behind what the two networks run on
+    told, said = lines[: _N_VOLUMES + 1], lines[_N_VOLUMES + 1 :]
     assert sorted(line.split()[1] for line in told) == sorted(p.name for p in (here / "volumes").iterdir())
     assert all(line.startswith("fastseg: ") for line in said)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastseg.engines.tensorrt.engine import TensorRt
 
 from fastseg.engines.base import Engine
 from fastseg.engines.cuda.open import layer_problem
 from fastseg.engines.cuda.probe import probe
 from fastseg.engines.onnxruntime_cpu import OnnxRuntimeCpu
+from fastseg.engines.tensorrt.engine import TensorRt
 from fastseg.engines.tensorrt.plans import PlanCache
 from fastseg.engines.tensorrt.vendor import find_vendor
 from fastseg.errors import EngineUnavailable
