@@ -22,6 +22,7 @@ from fastseg.volume import SCT_RPI
 __all__ = [
     "TOLERANCES",
     "Difference",
+    "Refused",
     "Tolerance",
     "calibration_inputs",
     "compare",
@@ -93,6 +94,19 @@ class Tolerance:
             and difference.flipped_per_million <= self.flipped_per_million
             and difference.dice >= self.dice
         )
+
+
+class Refused(EngineBuildError):
+    """An engine whose answers are not the reference's.
+
+    Parameters
+    ----------
+    difference : how far they are from them
+    """
+
+    def __init__(self, message: str, difference: Difference) -> None:
+        super().__init__(message)
+        self.difference = difference
 
 
 # Measured on the fixed inputs, over the built-in networks, the stand-ins for SCT's and SCT's own detectors,
@@ -216,16 +230,17 @@ def require(difference: Difference, precision: str, what: str) -> None:
 
     Raises
     ------
-    EngineBuildError
-        The difference is beyond the tolerance; the message has the numbers.
+    Refused
+        The difference is beyond the tolerance; the message has the numbers, too.
     """
     allowed = TOLERANCES[precision]
     if not allowed.takes(difference):
-        raise EngineBuildError(
+        raise Refused(
             f"{what}: its answers are not the reference's: they differ by {difference.max_difference:.2g} "
             f"({allowed.max_difference:.2g} is allowed in {precision}), {difference.flipped_per_million:.3g} "
             f"of a million pixels flip ({allowed.flipped_per_million:.3g}), Dice {difference.dice:.5f} "
-            f"({allowed.dice:g}): take another --precision, or --device cpu"
+            f"({allowed.dice:g}): take another --precision, or --device cpu",
+            difference,
         )
 
 

@@ -202,9 +202,12 @@ def _measured(
 
 
 def _unsuccessful(where: tuple[str, str, str], error: EngineError, engine: str = "") -> Trial:
+    from fastseg.engines.acceptance import Refused
+
     verdict: Verdict = "refused" if isinstance(error, EngineBuildError) else "failed"
     unavailable = isinstance(error, EngineUnavailable)
-    return Trial(*where, verdict, engine, why=str(error), unavailable=unavailable)
+    facts = _numbers(error.difference) if isinstance(error, Refused) else {}
+    return Trial(*where, verdict, engine, **facts, why=str(error), unavailable=unavailable)
 
 
 def _numbers(found: Difference) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastseg.engines.acceptance import Refused
 from fastseg.engines.cuda import probe as driver
 from fastseg.engines.cuda.probe import Probe
 from fastseg.engines.onnxruntime_cpu import OnnxRuntimeCpu
@@ -333,10 +334,10 @@ def test_of_two_processes_that_want_one_plan_one_builds(network: Network, tmp_pa
 
 def test_an_engine_with_other_answers_is_refused_with_the_numbers(machine: Machine, network: Network) -> None:
     machine.fake.distort = lambda answer: 1 - answer
-    refused(machine.engine(network), EngineBuildError, str(network.path), "Dice", "--device cpu")
+    refused(machine.engine(network), Refused, str(network.path), "Dice", "--device cpu")
     assert machine.cache.entries() == []
     machine.fake.distort = lambda answer: np.full_like(answer, np.nan)
-    refused(machine.engine(network), EngineBuildError, "differ by inf")
+    refused(machine.engine(network), Refused, "differ by inf")
     machine.fake.distort = lambda answer: answer
     opens(machine.engine(network), network)
 
@@ -361,7 +362,7 @@ def test_a_plan_that_fails_under_another_driver_is_thrown_away(machine: Machine,
         pass
     machine.cuda.gpus = (replace(machine.cuda.gpus[0], driver=(13, 1)),)
     machine.fake.distort = lambda answer: 1 - answer
-    refused(machine.engine(network), EngineBuildError, "Dice")
+    refused(machine.engine(network), Refused, "Dice")
     assert machine.cache.entries() == []
 
 

@@ -63,7 +63,7 @@ class TestTensorRtOnGpu(Conformance):
         spatial: Any = {Role.SEGMENT_3D: (64, 64, 24), Role.DETECT_SLICES: (144, 144)}.get(role, (64, 64))
         batch = 100 * self.images(2 if role is Role.SEGMENT_3D else 9, *spatial)
         with self.make(network) as engine, OnnxRuntimeCpu(network) as reference:
-            # What issue and acceptance promise of fp32 engines.
+            # What is promised of engines in fp32.
             np.testing.assert_allclose(engine.infer(batch), reference.infer(batch), rtol=0, atol=1e-4)
 
     def test_a_plan_is_loaded_again_instead_of_built(self, network: Network, tmp_path: Path) -> None:
