@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -168,7 +169,13 @@ def _take_permission(out: Path) -> Callable[[], None]:
 def _remount_read_only(out: Path) -> Callable[[], None]:
     """Not of the ledger: whoever has a file open for writing keeps a disk writable."""
     assert _mount("-o", "bind", str(out / "deep"), str(out / "deep"))
-    assert _mount("-o", "remount,bind,ro", str(out / "deep"))
+    for _ in range(100):  # refused while the run has a file open for writing, which it never has for long
+        if _mount("-o", "remount,bind,ro", str(out / "deep")):
+            break
+        time.sleep(0.02)
+    else:
+        subprocess.run(["umount", out / "deep"], check=True)
+        pytest.fail("a disk cannot be made read-only")
     return lambda: subprocess.run(["umount", out / "deep"], check=True)
 
 
