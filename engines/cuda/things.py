@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol, Self
 
@@ -30,7 +31,7 @@ class Owner(Protocol):
         """Give something back, once."""
 
 
-class Made:
+class Made(ABC):
     """Something that was made on a device, until it is freed."""
 
     kind = "thing"
@@ -58,8 +59,9 @@ class Made:
         thing, self._thing = self._thing, None
         self._end(binding, thing)
 
+    @abstractmethod
     def _end(self, binding: Binding, thing: Any) -> None:
-        raise NotImplementedError
+        """Have the binding free what it made."""
 
 
 class DeviceBuffer(Made):
