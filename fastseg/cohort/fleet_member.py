@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from queue import SimpleQueue
 
 from fastseg.cohort.fleet_worker import PARTING, Says, Share, work
@@ -129,6 +130,7 @@ def _levels() -> dict[str, int]:
 @contextmanager
 def _parting_signals_held() -> Iterator[None]:
     """Let a process that starts inside the block hear nothing of a Ctrl-C before it can ignore it."""
+    resource_tracker.ensure_running()  # to start it, the first process would let the signals through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, PARTING)
     try:
         yield

@@ -16,8 +16,9 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,8 @@ __all__ = ["Limits", "Stream", "Told"]
 
 _logger = logging.getLogger(__name__)
 
+# A signal that comes just before the wait for outcomes is heard only after it: so it does not wait for long.
+_LOOK_SECONDS = 0.5
 # How long the end waits for threads that are in the middle of a step.
 _PARTING_SECONDS = 10.0
 
@@ -100,7 +103,7 @@ class Stream:
                 self._crew.start(self._write_all, f"write {k + 1}")
             for k in range(self._limits.workers):
                 self._crew.start(self._work_all, f"worker {k + 1}")
-            while (outcome := self._outcomes.get()) is not None:
+            while (outcome := self._next_outcome()) is not None:
                 if isinstance(outcome, BaseException):
                     raise outcome
                 with self._changed:
@@ -109,6 +112,11 @@ class Stream:
                 yield outcome
         finally:
             self._close()
+
+    def _next_outcome(self) -> Told | BaseException | None:
+        while True:
+            with suppress(Empty):
+                return self._outcomes.get(timeout=_LOOK_SECONDS)
 
     def _fails(self, error: BaseException) -> None:
         """End the run: a bug of the stream, or no space for the ledger."""

@@ -196,3 +196,22 @@ def test_a_fleet_is_a_whole_run_for_a_session(volumes: Path, tmp_path: Path) -> 
         list(session.run(jobs))
         write_summary(read_ledgers(out), out, session.scratch)
     assert_whole(out, [job.name for job in jobs])
+
+
+def test_even_the_first_process_hears_no_ctrl_c_before_it_can_ignore_it(tmp_path: Path) -> None:
+    """The first one also starts multiprocessing's tracker, which unblocks signals when it has started."""
+    script = tmp_path / "first.py"
+    script.write_text(
+        "import multiprocessing, signal\n"
+        "from fastseg.cohort.fleet_member import _parting_signals_held\n"
+        "def born_with():\n"
+        "    print(sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())))\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=born_with)\n"
+        "    with _parting_signals_held():\n"
+        "        process.start()\n"
+        "    process.join()\n"
+        "    print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))\n"
+    )
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=120)
+    assert said.stdout.splitlines() == ["['SIGINT', 'SIGTERM']", "[]"]
