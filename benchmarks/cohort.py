@@ -253,6 +253,26 @@ def memory(cohorts: Cohorts) -> Case:
     )
 
 
+def report(kind: Kind, cohorts: Cohorts) -> Case:
+    """What the QC report costs."""
+    folder = cohorts.folder(kind, cohorts.volumes)
+    with_report = "fastseg --qc"
+
+    def shown(out: Path) -> list[list[str]]:
+        return _run_folder(folder, "--jobs", _WORKERS, "--qc", out / "qc")(out)
+
+    return Case(
+        f"{cohorts.volumes} volumes, {kind}: with a QC report",
+        {
+            "fastseg": partial(_runs, _run_folder(folder, "--jobs", _WORKERS), cohorts),
+            with_report: partial(_runs, shown, cohorts),
+        },
+        cohorts.facts(folder),
+        (Target(with_report, "more_cpu_ms_per_volume", 25),),
+        above_first=(with_report,),
+    )
+
+
 def budget(cohorts: Cohorts) -> Case:
     """Peak memory stays below what was allowed."""
     folder = cohorts.folder("mix", cohorts.volumes)
@@ -275,6 +295,8 @@ CASES: dict[str, Callable[[Cohorts], Case]] = {
     "workers-small": partial(workers, "small"),
     "loop-mix": partial(loop, "mix", 2.0),
     "loop-small": partial(loop, "small", 4.0),
+    "report-mix": partial(report, "mix"),
+    "report-small": partial(report, "small"),
     "memory": memory,
     "budget": budget,
 }

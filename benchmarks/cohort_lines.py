@@ -49,6 +49,7 @@ class Case:
     targets : what has to be reached
     floor : contender whose CPU seconds, divided by the workers, are the least wall time that there can be
     above_floor : contenders whose wall time is compared with that
+    above_first : contenders that do what the first does, and more
     """
 
     title: str
@@ -57,6 +58,7 @@ class Case:
     targets: tuple[Target, ...] = ()
     floor: str = ""
     above_floor: tuple[str, ...] = ()
+    above_first: tuple[str, ...] = ()
 
 
 def lines_of(name: str, case: Case, turns: Mapping[str, Sequence[Turn]], workers: int) -> list[_Line]:
@@ -73,6 +75,8 @@ def lines_of(name: str, case: Case, turns: Mapping[str, Sequence[Turn]], workers
         line: _Line = {"case": name, "title": case.title, "contender": contender, **_times(own)}
         line["ratio"] = _over(own, first, "cpu")
         line["wall_ratio"] = _over(own, first, "wall")
+        if contender in case.above_first:
+            line["more_cpu_ms_per_volume"] = _more_ms(own, first, len(own[-1].masks))
         if contender in case.above_floor:
             line |= _to_floor(own, [turn.cpu / workers for turn in turns[case.floor]])
         if own[0].peak_mb is not None:
@@ -124,6 +128,12 @@ def _to_floor(turns: Sequence[Turn], floors: Sequence[float]) -> _Line:
 def _over(own: Sequence[Turn], first: Sequence[Turn], name: str) -> float:
     medians = [statistics.median(getattr(turn, name) for turn in turns) for turns in (own, first)]
     return round(medians[0] / medians[1], 3)
+
+
+def _more_ms(own: Sequence[Turn], first: Sequence[Turn], volumes: int) -> float:
+    """CPU time on top of the first contender's, turn by turn: the machine is not always the same."""
+    more = statistics.median(turn.cpu - other.cpu for turn, other in zip(own, first, strict=True))
+    return round(1000 * more / max(volumes, 1), 2)
 
 
 def _stages(turns: Sequence[Turn]) -> _Line:

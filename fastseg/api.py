@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,8 @@ def segment(
     ----------
     volume : the image, or the NIfTI file that holds it
     contrast : t1, t2, t2s or dwi; auto where the networks need not know it, as the built-in ones
-    centerline : centerline or mask drawn on the image, or its file; makes the detector ``file``
+    centerline : centerline or mask drawn on the image, or its file, which may hold points (.json, labels);
+        makes the detector ``file``
     kernel, detector, threshold, soft, brain : see `fastseg.Options`
     models : see `fastseg.Segmenter`
     engine, device, precision, threads : see `fastseg.Compute`
@@ -75,6 +77,7 @@ def segment(
     ('cnn', 6)
     """
     load_kernels(_logger.warning)  # seen without any logging set up: it may take half a minute, once
+    from fastseg.drawn import read_drawn
     from fastseg.engines.compute import Compute
     from fastseg.nifti import read_volume
     from fastseg.options import Options
@@ -92,7 +95,9 @@ def segment(
     compute = Compute(engine, device, precision, threads)
     image = volume if isinstance(volume, Volume) else read_volume(volume)[0]
     drawn = centerline
+    notes: tuple[str, ...] = ()
     if drawn is not None and not isinstance(drawn, Volume):
-        drawn = read_volume(drawn)[0]
+        drawn, notes = read_drawn(Path(drawn), image.grid)
     with Segmenter(options, models=models, compute=compute) as segmenter:
-        return segmenter.segment(image, drawn)
+        result = segmenter.segment(image, drawn)
+    return replace(result, notes=(*notes, *result.notes))

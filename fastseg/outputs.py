@@ -2,8 +2,8 @@
 
 Names are SCT's: ``<input>_seg.nii.gz``, for soft results too; the sidecar says which it is. (``_softseg`` is
 for data sets, where both lie side by side: `fastseg.cohort.naming`.) Beside it ``<input>_seg.json``,
-``<input>_centerline.nii.gz``, ``<input>_overlay.png`` and ``<input>_csa.tsv``. Whoever wants an uncompressed
-mask names it: ``-o mask.nii``.
+``<input>_centerline.nii.gz``, ``<input>_overlay.png`` and ``<input>_csa.tsv``; and ``<input>_points.json``,
+where what was drawn by hand lies. Whoever wants an uncompressed mask names it: ``-o mask.nii``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Literal
 from fastseg.errors import OutputError
 
 __all__ = [
+    "POINTS",
     "Kind",
     "Outputs",
     "Tails",
@@ -29,6 +30,7 @@ __all__ = [
     "is_volume_name",
     "not_writable",
     "outputs_of",
+    "points_name",
     "publish",
     "split_suffix",
     "write_file",
@@ -36,12 +38,17 @@ __all__ = [
 
 Kind = Literal["mask", "sidecar", "centerline", "overlay", "csa"]
 
+#: How the names of files of points end that are drawn by hand.
+POINTS = "_points.json"
+
 _SUFFIXES = (".nii.gz", ".nii")
 # How the names of folders begin in which files wait until all of them are there.
 _STAGE = ".fastseg-"
 # A volume whose name ends like this is a result, of fastseg or of SCT; strictly BIDS ones also have a label.
-_RESULTS = ("_seg", "_softseg", "_centerline")
+_RESULTS = ("_seg", "_softseg", "_centerline", "_labels")
 _LABELLED_RESULTS = ("_mask", "_probseg")
+# How the name of a strictly BIDS mask goes on after that of its image.
+_STRICT_MASK = "_label-SC_desc-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,12 @@ class Outputs:
     @property
     def mask(self) -> Path:
         """The segmentation, also a soft one."""
-        return self.folder / (self.stem + self.tails.mask)
+        return self.folder / self.mask_name
+
+    @property
+    def mask_name(self) -> str:
+        """Its file name."""
+        return self.stem + self.tails.mask
 
     @property
     def sidecar(self) -> Path:
@@ -96,6 +108,11 @@ class Outputs:
     def csa(self) -> Path:
         """TSV: cross-sectional area of each slice."""
         return self.folder / (self.stem + self.tails.csa)
+
+    @property
+    def points(self) -> Path:
+        """JSON: points of the centerline that were drawn by hand, if any were."""
+        return self.folder / points_name(self.mask_name)
 
     def names(self, kinds: Iterable[Kind]) -> list[str]:
         """File names of the kinds that are wanted."""
@@ -157,6 +174,24 @@ def outputs_of(mask: Path) -> Outputs:
         csa="_csa.tsv",
     )
     return Outputs(mask.parent, stem, tails)
+
+
+def points_name(mask: str) -> str:
+    """Name of the file of points that are drawn by hand, beside the mask of a name: one for all kinds of it.
+
+    Examples
+    --------
+    >>> points_name("t2_seg.nii.gz"), points_name("t2_label-SC_softseg.nii.gz")
+    ('t2_points.json', 't2_label-SC_points.json')
+    >>> points_name("sub-1_label-SC_desc-T2w_mask.nii.gz")
+    'sub-1_label-centerline_desc-T2w_points.json'
+    """
+    stem, _ = split_suffix(mask)
+    strict, _, ending = stem.rpartition("_")
+    before, found, described = strict.rpartition(_STRICT_MASK)
+    if found and ending in ("mask", "probseg"):
+        return f"{before}_label-centerline_desc-{described}{POINTS}"
+    return f"{stem.removesuffix('_seg').removesuffix('_softseg')}{POINTS}"
 
 
 @contextmanager

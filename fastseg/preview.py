@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,22 @@ from PIL import Image, ImageDraw, ImageFont
 from fastseg.centerline import Centerline
 from fastseg.errors import InputError
 from fastseg.outputs import write_file
+from fastseg.views import (
+    SMOOTH_MM,
+    Squares,
+    Tones,
+    border,
+    covered_slices,
+    finite,
+    middles,
+    on_every_slice,
+    resized_lines,
+    side_lines,
+    smoothed,
+)
 from fastseg.volume import SCT_RPI, Grid, Volume
 
 __all__ = ["overlay_png"]
-
-_Plane = NDArray[np.float32]
 
 #: Pixels of the picture per millimetre.
 _SCALE = 3
@@ -30,10 +41,6 @@ _GAP, _MARGIN, _CAPTION = 4, 14, 52
 _LEAST_WIDTH = 430
 #: The side view is not made higher than this; it shrinks instead.
 _MAX_HEIGHT = 1200
-#: How much the plane of the side view smooths the centerline.
-_SMOOTH_MM = 4.0
-#: Slices thicker than this are shown as they are, as bands; thinner ones are blended.
-_BLEND_MM = 3.2
 _OUTLINE, _POINT = (255, 140, 30), (70, 210, 255)
 _INK, _PALE, _PAPER = (236, 236, 236), (150, 150, 150), (18, 18, 20)
 
@@ -90,83 +97,63 @@ class _Scene:
     image: Volume
     mask: Volume
     threshold: float
+    covered: int  # slices with cord
     points: NDArray[np.float64]  # (z, 2) voxels: the centerline, nan on slices that it does not cover
     centre: NDArray[np.float64]  # (z, 2) voxels: the middle of what is drawn, on every slice
     shown: NDArray[np.int64]  # slices that get a crop, from top to bottom
-    black: float  # signal that is drawn as 0
-    white: _Plane  # (z,) signal above black that is drawn as 1
+    crops: Squares  # of the image, on the slices shown
+    tones: Tones
 
     @classmethod
     def of(cls, image: Volume, mask: Volume, centerline: Centerline, threshold: float) -> _Scene:
-        covered = np.flatnonzero((mask.voxels > threshold).any(axis=(0, 1)))
+        covered = covered_slices(mask, threshold)
         if not len(covered):
             raise InputError("the mask is empty: there is nothing to draw")
         n_slices = image.grid.shape[2]
         points = centerline.on(image.grid).points
         if not len(points):
-            points = np.array([[*np.argwhere(mask.voxels[..., z] > threshold).mean(0), z] for z in covered])
-        z = np.arange(n_slices)
-        centre = np.column_stack([np.interp(z, points[:, 2], points[:, axis]) for axis in (0, 1)])
-        traced = np.full(centre.shape, np.nan)
-        traced[np.isin(z, centerline.z)] = centre[np.isin(z, centerline.z)]
+            points = middles(mask, threshold, covered)
+        centre = on_every_slice(points, n_slices)
+        on_line = np.isin(np.arange(n_slices), centerline.z)
+        traced = np.where(on_line[:, None], centre, np.nan)
         count = min(len(covered), _COLUMNS * _ROWS)
         shown = covered[np.rint(np.linspace(0, len(covered) - 1, count)).astype(int)][::-1]
-        smooth = _smooth(centre, _SMOOTH_MM / image.grid.zooms[2])
-        raw = cls(image, mask, threshold, traced, smooth, shown, 0.0, np.ones(n_slices, np.float32))
-        black, white = _window([raw.axial(image, int(z), 2) for z in shown], shown, n_slices)
-        return replace(raw, black=black, white=white)
+        smooth = smoothed(centre, SMOOTH_MM / image.grid.zooms[2])
+        crops = _crops(image, smooth, shown, _SCALE)
+        tones = Tones.of(crops, shown, n_slices)
+        return cls(image, mask, threshold, len(covered), traced, smooth, shown, crops, tones)
 
     @property
     def grid(self) -> Grid:
         return self.image.grid
 
-    def axial(self, volume: Volume, z: int, pixels_per_mm: int) -> _Plane:
-        """Square around the centre: rows from front to back, columns from right to left."""
-        n = _CROP_MM * pixels_per_mm
-        offset = (np.arange(n) + 0.5) / pixels_per_mm - _CROP_MM / 2
-        x = self.centre[z, 0] + offset / self.grid.zooms[0]
-        y = self.centre[z, 1] - offset / self.grid.zooms[1]
-        plane = _bilinear(volume.voxels[..., z], x, y).T
-        return (plane - self.black) / self.white[z] if volume is self.image else plane
+    def axial(self) -> NDArray[np.uint8]:
+        """(k, rows, columns) grey squares around the centre."""
+        grey = self.tones.grey(self.crops.values, self.shown)
+        return self.crops.drawn(self.crops.blanked(grey), _CROP_MM * _SCALE)
 
-    def sagittal(self, volume: Volume, pixels_per_mm: float) -> _Plane:
-        """Plane along the centerline: rows from head to foot, columns from front to back."""
-        zoom = self.grid.zooms[2]
-        offset = (np.arange(round(_SIDE_MM * pixels_per_mm)) + 0.5) / pixels_per_mm - _SIDE_MM / 2
-        lines = np.empty((self.grid.shape[2], len(offset)), np.float32)
-        for z, (x, y) in enumerate(self.centre):
-            there = np.array([x])
-            lines[z] = _bilinear(volume.voxels[..., z], there, y - offset / self.grid.zooms[1])[0]
-        if volume is self.image:
-            lines = (lines - self.black) / self.white[:, None]
-        height = max(round(len(lines) * zoom * pixels_per_mm), 1)
-        at = (np.arange(height)[::-1] + 0.5) / height * len(lines) - 0.5
-        if zoom > _BLEND_MM:
-            return lines[np.clip(np.rint(at).astype(int), 0, len(lines) - 1)]
-        return _bilinear(lines, np.clip(at, 0, len(lines) - 1), np.arange(len(offset), dtype=np.float64))
+    def axial_masks(self) -> NDArray[np.bool_]:
+        """The mask in the same squares, with twice their pixels."""
+        crops = _crops(self.mask, self.centre, self.shown, 2 * _SCALE)
+        values = crops.blanked(finite(crops.values))
+        return np.asarray(crops.drawn(values, 2 * _CROP_MM * _SCALE) > self.threshold)
+
+    def side(self, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Plane along the centerline in grey, of so many pixels in width and height."""
+        every = np.arange(self.grid.shape[2])
+        black = self.tones.black
+        lines = side_lines(self.image, self.centre, every, _SIDE_MM, size[0], beyond=black)
+        return resized_lines(self.tones.grey(lines, every), self.grid.zooms[2], *size)
+
+    def side_mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """The mask in the same plane."""
+        lines = side_lines(self.mask, self.centre, range(self.grid.shape[2]), _SIDE_MM, size[0])
+        return np.asarray(resized_lines(lines, self.grid.zooms[2], *size) > self.threshold)
 
 
-def _bilinear(plane: NDArray[np.generic], x: NDArray[np.float64], y: NDArray[np.float64]) -> _Plane:
-    """Values of a plane at all pairs of x and y in voxels; 0 outside, and where they are not finite."""
-    (i, x0, x1), (j, y0, y1) = (_neighbours(at, n) for at, n in zip((x, y), plane.shape, strict=True))
-    lines = x0[:, None] * _finite(plane[i]) + x1[:, None] * _finite(
-        plane[np.minimum(i + 1, plane.shape[0] - 1)]
-    )
-    return np.asarray(y0 * lines[:, j] + y1 * lines[:, np.minimum(j + 1, plane.shape[1] - 1)], np.float32)
-
-
-def _neighbours(
-    at: NDArray[np.float64], n: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Lower neighbour of each position, and the weights of both."""
-    inside = (at > -0.5) & (at < n - 0.5)
-    low = np.clip(np.floor(at), 0, n - 1)
-    part = np.clip(at - low, 0, 1)
-    return low.astype(np.int64), inside * (1 - part), inside * part
-
-
-def _finite(values: NDArray[np.generic]) -> NDArray[np.float64]:
-    return np.nan_to_num(np.asarray(values, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+def _crops(volume: Volume, centre: NDArray[np.float64], shown: NDArray[np.int64], scale: int) -> Squares:
+    whole = np.rint(centre).astype(np.int64)
+    return Squares.cut(volume, whole, shown, mm=_CROP_MM, pixel_mm=1 / scale)
 
 
 class _Canvas:
@@ -174,13 +161,15 @@ class _Canvas:
 
     def __init__(self, scene: _Scene, axcodes: tuple[str, ...]) -> None:
         self._scene = scene
-        self._crops = [scene.axial(scene.image, int(z), _SCALE) for z in scene.shown]
+        self._crops = [
+            _outlined(grey, inside) for grey, inside in zip(scene.axial(), scene.axial_masks(), strict=True)
+        ]
         # Slices are numbered as in the file.
         self._upwards = "S" in axcodes
         depth = scene.grid.shape[2] * scene.grid.zooms[2]
         self._side_scale = min(_SCALE, _MAX_HEIGHT / depth)
-        side = scene.sagittal(scene.image, self._side_scale)
-        self._side = self._outlined(side, scene.sagittal(scene.mask, 2 * self._side_scale))
+        size = round(_SIDE_MM * self._side_scale), max(round(depth * self._side_scale), 1)
+        self._side = _outlined(scene.side(size), scene.side_mask((2 * size[0], 2 * size[1])))
         columns = min(_COLUMNS, len(self._crops))
         self._columns = columns
         self._left, self._top = _MARGIN + 14, _MARGIN + _CAPTION
@@ -200,9 +189,8 @@ class _Canvas:
         scene = self._scene
         room = self.picture.width - 2 * _MARGIN
         self._draw.text((_MARGIN, _MARGIN - 4), self._fitted(name or "overlay", room), _INK, self._large)
-        covered = int((scene.mask.voxels > scene.threshold).any(axis=(0, 1)).sum())
         zooms = " x ".join(f"{zoom:.3g}" for zoom in scene.grid.zooms)
-        facts = [contrast] * bool(contrast) + [f"cord on {covered} of {scene.grid.shape[2]} slices"]
+        facts = [contrast] * bool(contrast) + [f"cord on {scene.covered} of {scene.grid.shape[2]} slices"]
         facts += [f"voxels {zooms} mm (R-L, A-P, S-I)"]
         self._draw.text((_MARGIN, _MARGIN + 17), "   ".join(facts), _PALE, self._small)
 
@@ -218,8 +206,7 @@ class _Canvas:
 
     def mosaic(self) -> None:
         scene, step = self._scene, self._tile + _GAP
-        for index, (z, crop) in enumerate(zip(scene.shown, self._crops, strict=True)):
-            tile = self._outlined(crop, scene.axial(scene.mask, int(z), 2 * _SCALE))
+        for index, (z, tile) in enumerate(zip(scene.shown, self._crops, strict=True)):
             self._mark(tile, int(z))
             x, y = self._right + index % self._columns * step, self._top + index // self._columns * step
             self.picture.paste(tile, (x, y))
@@ -243,7 +230,7 @@ class _Canvas:
         scene = self._scene
         if np.isnan(scene.points[z]).any():
             return
-        off_x, off_y = (scene.points[z] - scene.centre[z]) * scene.grid.zooms[:2] * _SCALE
+        off_x, off_y = (scene.points[z] - np.rint(scene.centre[z])) * scene.grid.zooms[:2] * _SCALE
         x, y = (round(self._tile / 2 + off - 0.5) for off in (off_x, -off_y))
         draw = ImageDraw.Draw(tile)
         draw.line([(x - 1, y), (x + 1, y)], _POINT)
@@ -275,46 +262,11 @@ class _Canvas:
             text = text[1:]
         return "..." + text
 
-    def _outlined(self, plane: _Plane, mask: _Plane) -> Image.Image:
-        """Grey picture of a plane, 0 black and 1 white, with the outline of a mask of twice its size."""
-        grey = np.clip(plane, 0, 1)[..., None] * 255
-        inside = mask > self._scene.threshold
-        edge = inside & ~_shrunk(_shrunk(inside))
-        rows, columns = plane.shape
-        fine = np.zeros((2 * rows, 2 * columns), np.float32)
-        fine[: edge.shape[0], : edge.shape[1]] = edge[: 2 * rows, : 2 * columns]
-        cover = fine.reshape(rows, 2, columns, 2).mean(axis=(1, 3))[..., None]
-        blended = grey * (1 - cover) + np.array(_OUTLINE, np.float32) * cover
-        return Image.fromarray(np.rint(blended).astype(np.uint8))
 
-
-def _window(crops: list[_Plane], shown: NDArray[np.int64], n_slices: int) -> tuple[float, _Plane]:
-    """Signal that is drawn black, and on each slice how much above it is drawn white.
-
-    White is half way between the crop's own percentile and that of all crops: a slice at the end of the coil
-    can be seen, and still looks darker than the others.
-    """
-    black = float(np.percentile(np.stack(crops), 0.5))
-    common = max(float(np.percentile(np.stack(crops), 99.7)) - black, 1e-6)
-    own = np.array([max(float(np.percentile(crop, 99.5)) - black, 1e-3 * common) for crop in crops])
-    white = np.interp(np.arange(n_slices), shown[::-1], np.sqrt(own * common)[::-1])
-    return black, white.astype(np.float32)
-
-
-def _smooth(centre: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """Mean over neighbouring slices, weighted by a Gaussian of sigma slices."""
-    if sigma < 0.5 or len(centre) < 3:
-        return centre
-    reach = min(int(3 * sigma) + 1, len(centre) - 1)
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    weights /= weights.sum()
-    # Reflected through the end points, so that a slanted line stays one.
-    first, last = 2 * centre[0] - centre[reach:0:-1], 2 * centre[-1] - centre[-2 : -reach - 2 : -1]
-    padded = np.concatenate([first, centre, last])
-    return np.column_stack([np.convolve(padded[:, axis], weights, mode="valid") for axis in (0, 1)])
-
-
-def _shrunk(inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Erode by one pixel; the picture's border is no edge of the mask."""
-    padded = np.pad(inside, 1, mode="edge")
-    return inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+def _outlined(grey: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Image.Image:
+    """A grey plane, and in colour the outline of a mask of twice its size."""
+    rows, columns = grey.shape
+    edge = border(inside, 2).astype(np.float32)
+    cover = edge.reshape(rows, 2, columns, 2).mean(axis=(1, 3))[..., None]
+    blended = grey[..., None] * (1 - cover) + np.array(_OUTLINE, np.float32) * cover
+    return Image.fromarray(np.rint(blended).astype(np.uint8))

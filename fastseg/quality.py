@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,11 +109,13 @@ class Quality:
     measures : finite numbers by name, always the same names in the same order; docs/quality.md explains them
     flags : short names of what is odd, in the order of `LIMITS`
     reasons : one sentence for each flag. Slices are those of SCT_RPI: 0 is the lowest.
+    slices : ascending, of the flags that are of some slices only
     """
 
     measures: Mapping[str, float]
     flags: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    slices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,7 @@ def assess(
     level = threshold if soft else 0.5
     native = mask.reoriented(SCT_RPI)
     cord, corner = _boxed(native, windows, level)
-    found = _Found({}, {})
+    found = _Found()
     _measure_slices(found, cord, corner, native.grid, centerline)
     _measure_windows(found, windows, probabilities, kept > level)
     _measure_edges(found, native, cord, corner)
@@ -209,15 +211,22 @@ def assess(
             limit.reason.format(value=measures[limit.measure], where=found.where.get(limit.measure, ""))
             for limit in broken
         ),
+        {limit.flag: found.slices[limit.measure] for limit in broken if limit.measure in found.slices},
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Measures by name, and where on the volume they were taken, in words, where that is one place."""
+    """Measures by name, and where on the volume they were taken where that is some slices only."""
 
-    measures: dict[str, float]
-    where: dict[str, str]
+    measures: dict[str, float] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)  # in words
+    slices: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def note(self, measure: str, slices: Iterable[int], text: str) -> None:
+        """Say where a measure was taken: ``text`` with the first slice filled in."""
+        self.slices[measure] = tuple(int(each) for each in slices)
+        self.where[measure] = text.format(self.slices[measure][0])
 
 
 def _boxed(
@@ -258,7 +267,7 @@ def _measure_slices(
         CentreJumpPerMm=0.0,
     )
     if len(missing):
-        found.where["MissingSlices"] = f", the first of them slice {missing[0]}"
+        found.note("MissingSlices", missing, ", the first of them slice {}")
     if len(z) < 2:
         return
     centre = np.column_stack(
@@ -276,7 +285,7 @@ def _measure_slices(
     ):
         at = int(values.argmax())
         found.measures[name] = values[at]
-        found.where[name] = f" from slice {z[at]} to {z[at + 1]}"
+        found.note(name, z[at : at + 2], f" from slice {{}} to {z[at + 1]}")
 
 
 def _measure_windows(
@@ -306,7 +315,7 @@ def _measure_windows(
         CropContactVoxels=contact.sum(),
     )
     if contact.any():
-        found.where["CropContactVoxels"] = f", first on slice {windows.z[np.flatnonzero(contact)[0]]}"
+        found.note("CropContactVoxels", windows.z[np.flatnonzero(contact)], ", first on slice {}")
 
 
 def _measure_edges(
@@ -325,7 +334,7 @@ def _measure_edges(
         contact += cord[:, :, -1].sum(axis=1)
     found.measures["EdgeVoxels"] = contact.sum()
     if contact.any():
-        found.where["EdgeVoxels"] = f", first on slice {z0 + int(np.flatnonzero(contact)[0])}"
+        found.note("EdgeVoxels", z0 + np.flatnonzero(contact), ", first on slice {}")
 
 
 def _measure_objects(found: _Found, cord: NDArray[np.bool_], first_slice: int) -> None:
@@ -336,4 +345,4 @@ def _measure_objects(found: _Found, cord: NDArray[np.bool_], first_slice: int) -
     found.measures["HoleVoxels"] = holes.sum()
     found.measures["Objects"] = components.label_objects(cord.view(np.uint8), labels)
     if holes.any():
-        found.where["HoleVoxels"] = f", first on slice {first_slice + int(np.flatnonzero(holes)[0])}"
+        found.note("HoleVoxels", first_slice + np.flatnonzero(holes), ", first on slice {}")

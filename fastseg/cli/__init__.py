@@ -34,6 +34,8 @@ class Exit(IntEnum):
 # answer at once.
 _COMMANDS = {
     "run": "run",
+    "qc": "qc",
+    "view": "view",
     "report": "report",
     "check": "check",
     "centerline": "centerline",

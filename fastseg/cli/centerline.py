@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastseg.cli import Exit
 from fastseg.cli.shared import compute_of, load_needed_kernels, locating_options, usable_threads
 from fastseg.cohort.places import Folders
 from fastseg.errors import InputError, OptionError
@@ -59,19 +60,26 @@ def command(
     frame: Frame | None,
     threads: int | None,
     **given: str,
-) -> None:
+) -> int:
     """Find the centerline of the cord.
 
     OUT has one voxel per slice, on the grid of INPUT and in its orientation, and is replaced when it exists.
     The CSV has no header, as SCT's: x,y,z, one line a slice, from the lowest slice upwards.
     """
-    if file_centerline is not None:
-        detector = "file"
-    elif detector == "file":
+    if detector == "viewer" and file_centerline is not None:
+        raise click.UsageError("--centerline viewer and --file-centerline exclude each other")
+    if file_centerline is None and detector == "file":
         raise click.UsageError("--centerline file needs --file-centerline FILE")
     target, table = _targets(volume, out, csv, file_centerline)
+    if detector == "viewer":
+        file_centerline = _drawn(volume, target, frame)
+        if file_centerline is None:
+            return Exit.INTERRUPTED
+    if file_centerline is not None:
+        detector = "file"
 
     load_needed_kernels(detector, contrast, models)
+    from fastseg.drawn import read_drawn
     from fastseg.locator import Locator
     from fastseg.nifti import read_volume, write_volume
     from fastseg.options import Options
@@ -83,14 +91,14 @@ def command(
         brain=None if brain is None else brain == "1",
     )
     image, template = read_volume(volume, frame=frame)
-    drawn = read_volume(file_centerline)[0] if file_centerline else None
+    drawn, drawn_notes = read_drawn(file_centerline, image.grid) if file_centerline else (None, ())
     compute = compute_of(given, threads=threads or usable_threads())
     with Locator(options, models=models, compute=compute) as locator:
         found = locator.find(image, drawn)
     line = found.centerline
     grid = image.grid.reoriented(SCT_RPI)
     mask = Volume(line.mask(grid), grid).reoriented(image.grid.axcodes)
-    for note in (*template.notes, *found.notes):
+    for note in (*template.notes, *drawn_notes, *found.notes):
         click.echo(f"warning: {volume}: {note}", err=True)
     with publish(target) as stage:
         if table is not None:
@@ -99,6 +107,17 @@ def command(
     click.echo(str(target))
     if table is not None:
         click.echo(str(table))
+    return Exit.OK
+
+
+def _drawn(volume: Path, target: Path, frame: Frame | None) -> Path | None:
+    """Let the user draw points, beside the target; None if they do not."""
+    from fastseg.cli.sitting import hold_sitting
+    from fastseg.viewer.drawing import Drawing
+
+    stem = split_suffix(target)[0].removesuffix("_centerline")
+    drawing = Drawing(volume.name, volume, target.with_name(f"{stem}_points.json"), frame, with_curve=False)
+    return drawing.target if hold_sitting([drawing]).saved else None
 
 
 def _targets(

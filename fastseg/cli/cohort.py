@@ -21,7 +21,7 @@ import click
 
 from fastseg.cli import Exit
 from fastseg.cli.progress import Reporter
-from fastseg.cli.shared import TERMINATED
+from fastseg.cli.shared import TERMINATED, opening
 from fastseg.errors import OutputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastseg.cohort.job import Job, Outcome
     from fastseg.cohort.planning import Plan
     from fastseg.cohort.session import Session
+    from fastseg.cohort.showing import Shown
 
 __all__ = ["Telling", "exit_code", "run_list", "run_stdin"]
 
@@ -46,12 +47,14 @@ class Telling:
     out : output folder
     report : file for the JSON of the run
     facts : for that JSON, the same for all volumes
+    shown : the QC report; None: none is wanted
     """
 
     reporter: Reporter
     out: Path
     report: Path | None
     facts: dict[str, object]
+    shown: Shown | None = None
 
 
 class _Told:
@@ -60,6 +63,7 @@ class _Told:
     def __init__(self, telling: Telling, *, as_lines: bool = False) -> None:
         self._reporter, self._out = telling.reporter, telling.out
         self._as_lines, self._keeps = as_lines, telling.report is not None
+        self._shown = telling.shown
         self.volumes: list[dict[str, Any]] = []
         self.counts: Counter[str] = Counter()
         self.failures: list[tuple[str, str]] = []
@@ -76,6 +80,8 @@ class _Told:
         else:
             name, seconds, notes = each.job.name, sum(each.seconds.values()), each.notes
             self.flags.update(each.flags)
+            if self._shown is not None:
+                self._shown.note(each)
         status = str(each.status)
         self.counts[status] += 1
         if not each.status.success:
@@ -151,6 +157,8 @@ def _run(
     code = exit_code(told.succeeded, len(told.failures), interrupted[0] if interrupted else None)
     tried = sum(told.counts.values())
     n_jobs = total if total is not None else tried
+    if telling.shown is not None and not interrupted:
+        telling.shown.add_earlier()
     if trouble is None:
         trouble = _failure_of(lambda: write_summary(read_ledgers(out), out, session.scratch))
     if trouble is not None:
@@ -162,6 +170,7 @@ def _run(
         left=n_jobs - tried,
         table=out / SUMMARY if trouble is None else None,
         stopped=bool(interrupted) or trouble is not None,
+        shown=telling.shown,
     )
     if report is not None:
         record = run_report(told.volumes, n_jobs=n_jobs, seconds=seconds, code=code, facts=telling.facts)
@@ -199,7 +208,14 @@ def _tell_history(session: Session, reporter: Reporter) -> None:
 
 
 def _conclude(
-    told: _Told, reporter: Reporter, *, seconds: float, left: int, table: Path | None, stopped: bool
+    told: _Told,
+    reporter: Reporter,
+    *,
+    seconds: float,
+    left: int,
+    table: Path | None,
+    stopped: bool,
+    shown: Shown | None,
 ) -> None:
     from fastseg.cohort.report import causes
 
@@ -216,6 +232,10 @@ def _conclude(
         reporter.say(f"{count} x {cause}")
     if table is not None:
         reporter.say(f"table of all volumes: {table}")
+    if shown is not None:
+        for remark in shown.remarks:
+            reporter.say(remark, warning=True)
+        reporter.say(f"QC report: {shown.folder / 'index.html'}; to open it: {opening(shown.folder)}")
     if told.failures or left or stopped:
         own = any(status in ("no_cord", "bad_input") for status, _ in told.failures)
         words = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]

@@ -7,18 +7,19 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from fastseg.cli import Exit
-from fastseg.cli.shared import load_needed_kernels, logging_to_stderr, usable_threads
+from fastseg.cli.shared import load_needed_kernels, logging_to_stderr, opening, say, usable_threads
 from fastseg.errors import CordNotFound, InputError, OptionError, OutputError
-from fastseg.outputs import is_volume_name, publish, split_suffix
+from fastseg.outputs import is_volume_name, outputs_of, publish, split_suffix
 
 if TYPE_CHECKING:
     from fastseg.nifti import Template
     from fastseg.options import Options
+    from fastseg.segmenter import Segmentation
     from fastseg.volume import Volume
 
 __all__ = ["command"]
@@ -56,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "-centerline",
         choices=["svm", "cnn", "viewer", "file"],
-        help="how the centerline is found (default: svm, or cnn where the networks have no svm); viewer is "
-        "not built yet",
+        help="how the centerline is found (default: svm, or cnn where the networks have no svm); viewer: by "
+        "points that you click in a page",
     )
     add("-file_centerline", metavar="FILE", type=Path, help="centerline or mask; means -centerline file")
     add(
@@ -76,9 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     add("-kernel", choices=["2d", "3d"], default="2d", help="kind of network (default: 2d)")
     add("-ofolder", metavar="DIR", type=Path, default=Path(), help="output folder (default: current folder)")
     add("-o", metavar="FILE", type=Path, help="output file, below -ofolder (default: <input>_seg<ext>)")
-    add("-qc", metavar="DIR", help="folder of the QC report, which is not built yet: ignored with a warning")
-    add("-qc-dataset", metavar="STR", help="for -qc")
-    add("-qc-subject", metavar="STR", help="for -qc")
+    add("-qc", metavar="DIR", type=Path, help="folder of the QC report, to which the volume is added")
+    add("-qc-dataset", metavar="STR", default="", help="name of the data set, for -qc")
+    add("-qc-subject", metavar="STR", default="", help="name of the subject, for -qc")
     add("-v", type=int, choices=[0, 1, 2], default=1, help="0: quiet, 1: normal, 2: every step (default: 1)")
     add(
         "-profile-time",
@@ -114,6 +115,12 @@ def command(arguments: tuple[str, ...]) -> int:
     given = _parser().parse_args(list(arguments))
     target = _checked_target(given)
     try:
+        if given.qc is not None:
+            from fastseg.qc.report import check_writable
+
+            check_writable(given.qc)
+        if given.centerline == "viewer" and not _draw(given, target):
+            return Exit.INTERRUPTED
         with logging_to_stderr(_LEVELS[given.v]), _profiled(given.profile_time), _traced(given.trace_memory):
             _segment(given, target)
     except (CordNotFound, InputError, OutputError) as error:
@@ -130,8 +137,6 @@ def _checked_target(given: argparse.Namespace) -> Path:
     """Check what goes together, adapt what falls back, and name the output."""
     if given.file_centerline is not None:
         given.centerline = "file"
-    if given.centerline == "viewer":
-        raise click.UsageError("the viewer is not built yet: give a centerline with -file_centerline FILE")
     if given.centerline == "file" and given.file_centerline is None:
         raise click.UsageError("-centerline file needs -file_centerline FILE")
     if given.thr is not None and given.thr != -1 and not 0 <= given.thr <= 1:
@@ -144,10 +149,8 @@ def _checked_target(given: argparse.Namespace) -> Path:
         if given.v:
             click.echo("There is no 3D network for dwi: the 2D network is used instead.")
         given.kernel = "2d"
-    for name in ("qc", "qc_dataset", "qc_subject"):
-        if getattr(given, name) is not None:
-            option = name.replace("_", "-")
-            click.echo(f"warning: the QC report is not built yet, -{option} is ignored", err=True)
+    if given.qc is None and (given.qc_dataset or given.qc_subject):
+        click.echo("warning: -qc-dataset and -qc-subject are of no use without -qc DIR", err=True)
     stem, suffix = split_suffix(given.i)
     target: Path = given.ofolder / (given.o or f"{stem}_seg{suffix}")
     if not is_volume_name(target):
@@ -169,25 +172,72 @@ def _default_detector(given: argparse.Namespace) -> str:
     return "cnn"
 
 
+def _draw(given: argparse.Namespace, target: Path) -> bool:
+    """Let the user draw points, beside the mask; whether they did."""
+    from fastseg.cli.sitting import hold_sitting
+    from fastseg.viewer.drawing import Drawing
+
+    drawing = Drawing(given.i.name, given.i, outputs_of(target).points, 0, with_curve=False)
+    if not hold_sitting([drawing]).saved:
+        return False
+    given.centerline, given.file_centerline = "file", drawing.target
+    return True
+
+
 def _segment(given: argparse.Namespace, target: Path) -> None:
     load_needed_kernels(given.centerline, given.contrast, given.models, quiet=not given.v)
     from fastseg.engines.compute import Compute
-    from fastseg.nifti import read_volume, sct_header, write_volume
+    from fastseg.nifti import sct_header, write_volume
     from fastseg.segmenter import Segmenter
 
     volume, template = _read_3d(given.i)
-    drawn = read_volume(given.file_centerline)[0] if given.file_centerline else None
+    drawn = _read_centerline(given.file_centerline, volume) if given.file_centerline else None
     # The reference engine: it is the one whose results were compared with SCT's.
     compute = Compute("onnxruntime", threads=usable_threads())
     with Segmenter(_options(given), models=given.models, compute=compute) as segmenter:
         try:
             result = segmenter.segment(volume, drawn)
         except CordNotFound as error:
+            if given.qc is not None:
+                _show(given, target, volume, message=str(error))
             raise CordNotFound(f"{given.i}: {error}") from error
     for note in (*template.notes, *result.notes) if given.v else ():
         click.echo(f"warning: {given.i}: {note}", err=True)
     with publish(target) as stage:
         write_volume(result.mask.voxels, sct_header(template, volume.grid.affine), stage / target.name)
+    if given.qc is not None:
+        from fastseg.sidecar import sidecar
+
+        description = sidecar(result, template, options=segmenter.options, pack=segmenter.pack)
+        _show(given, target, volume, result, description)
+
+
+def _show(
+    given: argparse.Namespace,
+    target: Path,
+    volume: Volume,
+    result: Segmentation | None = None,
+    description: dict[str, Any] | None = None,
+    *,
+    message: str = "",
+) -> None:
+    """Add the volume to the QC report."""
+    from fastseg.cohort.job import Job
+    from fastseg.cohort.showing import Showing, show_alone
+
+    job = Job(given.i.name, given.i, outputs_of(target), _options(given))
+    showing = Showing(given.qc.absolute(), given.qc_dataset, given.qc_subject)
+    show_alone(showing, job, volume, result, description, message=message)
+    if given.v:
+        say(f"QC report: {given.qc / 'index.html'}; to open it: {opening(given.qc)}")
+
+
+def _read_centerline(path: Path, image: Volume) -> Volume:
+    """As SCT takes it; points of the viewer, which SCT does not know, become the curve through them."""
+    from fastseg.drawn import is_points_name, read_drawn
+    from fastseg.nifti import read_volume
+
+    return read_drawn(path, image.grid)[0] if is_points_name(path) else read_volume(path)[0]
 
 
 def _options(given: argparse.Namespace) -> Options:

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from fastseg.cli.shared import (
     compute_of,
     load_needed_kernels,
     logging_to_stderr,
+    opening,
     put,
     terminable,
     usable_threads,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from fastseg.cohort.ledger import Shard
     from fastseg.cohort.planning import Plan, Selection, Wanted
     from fastseg.cohort.session import Plans, Session
+    from fastseg.cohort.showing import Showing, Shown
 
 __all__ = ["command"]
 
@@ -61,9 +64,14 @@ def command(inputs: tuple[str, ...], **given: Any) -> int:
 def _run(inputs: tuple[str, ...], given: dict[str, Any]) -> int:
     from fastseg.cohort.planning import PARTICIPANT, plan
 
+    viewer = given["detector"] == "viewer"
+    if viewer and given["file_centerline"] is not None:
+        raise click.UsageError("--centerline viewer and --file-centerline exclude each other")
     wanted, selection = _wanted(given), _selection(given)
     out: Path | None = given["out"]
     if inputs == ("-",):
+        if viewer:
+            raise click.UsageError("--centerline viewer needs volumes that are known at the start, not stdin")
         return _stdin(given, wanted, out if out is not None else Path())
     planned = plan(inputs, out, wanted, selection)
     if not planned.jobs and not planned.failures:
@@ -71,9 +79,14 @@ def _run(inputs: tuple[str, ...], given: dict[str, Any]) -> int:
         return Exit.NOTHING_MATCHED
     if given["report"] is not None:
         _check_report(given["report"], planned.jobs)
+    showing = _showing(given, planned.root if planned.form != "file" else None)
+    if viewer:
+        from fastseg.cli.sitting import with_points
+
+        planned = replace(planned, jobs=with_points(planned.jobs, again=given["overwrite"]))
     if planned.form == "file" and len(planned.jobs) == 1 and not planned.failures and not given["cluster"]:
-        return _one(planned.jobs[0], planned, wanted, given)
-    return _cohort(planned, wanted, given, bids=inputs[-1] == PARTICIPANT and planned.form == "bids")
+        return _one(planned, wanted, given, showing)
+    return _cohort(planned, wanted, given, showing, bids=inputs[-1] == PARTICIPANT and planned.form == "bids")
 
 
 def _wanted(given: dict[str, Any]) -> Wanted:
@@ -87,6 +100,8 @@ def _wanted(given: dict[str, Any]) -> Wanted:
         raise click.UsageError("--thr and --soft exclude each other")
     if given["file_centerline"] is not None:
         detector = "file"
+    elif detector == "viewer":  # points are drawn when the volumes are known
+        detector = "auto"
     kinds: dict[Kind, bool] = {
         "mask": True,
         "sidecar": given["with_sidecar"],
@@ -138,6 +153,24 @@ def _check_report(report: Path, jobs: list[Job]) -> None:
         raise OptionError(f"--report {report}: its folder does not exist")
 
 
+def _showing(given: dict[str, Any], data_set: Path | None) -> Showing | None:
+    """The QC report that is asked for; a data set's name is that of its folder, unless given."""
+    from fastseg.cohort.showing import Showing
+
+    if given["qc"] is None:
+        if given["qc_dataset"] or given["qc_subject"]:
+            raise click.UsageError("--qc-dataset and --qc-subject need --qc DIR")
+        return None
+    dataset = given["qc_dataset"] or (data_set.name if data_set is not None else "")
+    return Showing(given["qc"].absolute(), dataset, given["qc_subject"])
+
+
+def _shown(showing: Showing | None, out: Path, root: Path) -> AbstractContextManager[Shown | None]:
+    from fastseg.cohort.showing import Shown
+
+    return Shown(showing, out, root) if showing is not None else nullcontext()
+
+
 def _facts(given: dict[str, Any], form: str) -> dict[str, object]:
     return {"Contrast": given["contrast"], "Models": given["models"], "Form": form}
 
@@ -145,17 +178,18 @@ def _facts(given: dict[str, Any], form: str) -> dict[str, object]:
 # --- one volume
 
 
-def _one(job: Job, planned: Plan, wanted: Wanted, given: dict[str, Any]) -> int:
+def _one(planned: Plan, wanted: Wanted, given: dict[str, Any], showing: Showing | None) -> int:
     """One volume: no ledger, all cores for its inference."""
     from fastseg.cohort.job import Outcome, Status
 
+    (job,) = planned.jobs
     reporter = Reporter(1, quiet=given["quiet"], as_json=given["log_json"])
     for remark in planned.remarks:
         reporter.say(remark, warning=True)
     began = time.perf_counter()
     existing = [path for path in job.outputs.of_kinds(wanted.kinds) if os.path.lexists(path)]
     code: int | None = None
-    outcome = None
+    outcome = shown = None
     if job.skip:
         outcome = Outcome(job, Status.SKIPPED, job.skip)
     elif existing and not given["overwrite"]:
@@ -163,15 +197,20 @@ def _one(job: Job, planned: Plan, wanted: Wanted, given: dict[str, Any]) -> int:
         outcome = Outcome(job, Status.ERROR, message)
     else:
         try:
-            with terminable():
-                outcome = _segment(job, wanted, given)
+            with terminable(), _shown(showing, planned.out, planned.root) as shown:
+                outcome = _segment(job, wanted, given, showing)
+                if shown is not None:
+                    shown.note(outcome)
         except KeyboardInterrupt:
             click.echo("fastseg: error: interrupted, 0 of 1 volumes done", err=True)
             code = Exit.INTERRUPTED
         except SystemExit:
             click.echo("fastseg: error: terminated, 0 of 1 volumes done", err=True)
             code = TERMINATED
-    return _tell_one(outcome, code, reporter, time.perf_counter() - began, given)
+    code = _tell_one(outcome, code, reporter, time.perf_counter() - began, given)
+    if shown is not None and shown.count:
+        reporter.say(f"QC report: {shown.folder / 'index.html'}; to open it: {opening(shown.folder)}")
+    return code
 
 
 def _tell_one(
@@ -196,7 +235,7 @@ def _tell_one(
     return code
 
 
-def _segment(job: Job, wanted: Wanted, given: dict[str, Any]) -> Outcome:
+def _segment(job: Job, wanted: Wanted, given: dict[str, Any], showing: Showing | None) -> Outcome:
     load_needed_kernels(job.options.detector, job.options.contrast, given["models"], quiet=given["quiet"])
     from fastseg.cohort.segmenters import Segmenters
     from fastseg.cohort.work import Manner, Work, segment_file
@@ -207,13 +246,14 @@ def _segment(job: Job, wanted: Wanted, given: dict[str, Any]) -> Outcome:
         Segmenters(models=given["models"], compute=compute) as segmenters,
     ):
         segmenters.of(job.options)
-        return segment_file(Work(job, Manner(wanted.kinds, rescue=given["rescue"]), segmenters))
+        manner = Manner(wanted.kinds, rescue=given["rescue"], showing=showing)
+        return segment_file(Work(job, manner, segmenters))
 
 
 # --- many
 
 
-def _plans(wanted: Wanted, given: dict[str, Any], *, out: Path, root: Path) -> Plans:
+def _plans(wanted: Wanted, given: dict[str, Any], showing: Showing | None, *, out: Path, root: Path) -> Plans:
     from fastseg.cohort.memory import budget_bytes, tame_allocator
     from fastseg.cohort.session import Plans
     from fastseg.cohort.stream import Limits
@@ -230,7 +270,7 @@ def _plans(wanted: Wanted, given: dict[str, Any], *, out: Path, root: Path) -> P
     return Plans(
         out=out,
         root=root,
-        manner=Manner(wanted.kinds, rescue=given["rescue"]),
+        manner=Manner(wanted.kinds, rescue=given["rescue"], showing=showing),
         limits=Limits(workers=workers, memory=memory, give_up_seconds=given["give_up"]),
         models=given["models"],
         compute=compute_of(given),
@@ -270,7 +310,9 @@ def _session(plans: Plans, reporter: Reporter, given: dict[str, Any]) -> Session
     return Session(plans, reporter)
 
 
-def _cohort(planned: Plan, wanted: Wanted, given: dict[str, Any], *, bids: bool) -> int:
+def _cohort(
+    planned: Plan, wanted: Wanted, given: dict[str, Any], showing: Showing | None, *, bids: bool
+) -> int:
     from fastseg.cli.cohort import Telling, run_list
 
     out = planned.out
@@ -278,14 +320,15 @@ def _cohort(planned: Plan, wanted: Wanted, given: dict[str, Any], *, bids: bool)
     reporter = Reporter(total, quiet=given["quiet"], as_json=given["log_json"])
     for remark in planned.remarks:
         reporter.say(remark)
-    plans = _plans(wanted, given, out=out, root=planned.root)
+    plans = _plans(wanted, given, showing, out=out, root=planned.root)
     with (
         _logging(given),
         _session(plans, reporter, given) as session,
+        _shown(showing, out, planned.root) as shown,
     ):
         if bids:
             _describe(planned)
-        telling = Telling(reporter, out, given["report"], _facts(given, planned.form))
+        telling = Telling(reporter, out, given["report"], _facts(given, planned.form), shown)
         return run_list(session, planned, telling)
 
 
@@ -295,12 +338,15 @@ def _stdin(given: dict[str, Any], wanted: Wanted, out: Path) -> int:
 
     reporter = Reporter(None, quiet=given["quiet"], as_json=given["log_json"])
     jobs = read_stdin_jobs(sys.stdin.buffer, out, wanted)
-    plans = _plans(wanted, given, out=out, root=Path.cwd())
+    showing = _showing(given, None)
+    plans = _plans(wanted, given, showing, out=out, root=Path.cwd())
     with (
         _logging(given),
         _session(plans, reporter, given) as session,
+        _shown(showing, out, Path.cwd()) as shown,
     ):
-        return run_stdin(session, jobs, Telling(reporter, out, given["report"], _facts(given, "stdin")))
+        telling = Telling(reporter, out, given["report"], _facts(given, "stdin"), shown)
+        return run_stdin(session, jobs, telling)
 
 
 def _describe(planned: Plan) -> None:

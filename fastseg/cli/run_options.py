@@ -50,6 +50,19 @@ def _result_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["sct", "neuropoly", "bids"]),
             help="Names of results.  [default: neuropoly for BIDS data sets, else sct]",
         ),
+        click.option(
+            "--qc",
+            metavar="DIR",
+            type=click.Path(path_type=Path),
+            help="Add the volumes to the QC report in DIR; see fastseg qc.",
+        ),
+        click.option("--qc-dataset", metavar="NAME", default="", help="Name of the data set, for --qc."),
+        click.option(
+            "--qc-subject",
+            metavar="NAME",
+            default="",
+            help="Name of the subject, for --qc.  [default: of the file's name]",
+        ),
     )
     return with_options(options, command)
 
@@ -159,7 +172,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "Networks": ("kernel", "models", "device", "precision", "engine", "threads"),
     "Results": (
         "out", "threshold", "soft", "rescue", "preview", "save_centerline", "csa", "with_sidecar", "naming",
-        "overwrite",
+        "overwrite", "qc", "qc_dataset", "qc_subject",
     ),
     "Choosing volumes": ("participants", "sessions", "suffixes", "excluded", "excluded_yml", "shard"),
     "Cohorts": (

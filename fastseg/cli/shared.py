@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -26,6 +27,7 @@ __all__ = [
     "load_needed_kernels",
     "locating_options",
     "logging_to_stderr",
+    "opening",
     "put",
     "say",
     "terminable",
@@ -109,15 +111,16 @@ def locating_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--centerline",
             "detector",
             default="auto",
-            type=click.Choice(["auto", "svm", "cnn", "file"]),
-            help="How the cord is found; auto: as PACK says, and where that finds nothing, the other way.",
+            type=click.Choice(["auto", "svm", "cnn", "viewer", "file"]),
+            help="How the cord is found; auto: as PACK says, and where that finds nothing, the other way; "
+            "viewer: by points that you click in a page, see fastseg view.",
         ),
         click.option(
             "--file-centerline",
             metavar="FILE",
             type=click.Path(path_type=Path),
-            help="Centerline or mask drawn on INPUT; means --centerline file. For a cohort, a pattern as "
-            "lines/{below}/{stem}_line.nii.gz.",
+            help="Centerline, mask or points (.json, labels) drawn on INPUT; means --centerline file. For a "
+            "cohort, a pattern as lines/{below}/{stem}_line.nii.gz.",
         ),
         click.option(
             "--brain", type=click.Choice(["0", "1"]), help="Whether brain is in view (SCT's cnn only)."
@@ -150,6 +153,11 @@ def put(text: str, *, err: bool = False) -> None:
     except UnicodeEncodeError:
         stream.buffer.write(os.fsencode(text) + b"\n")
         stream.buffer.flush()
+
+
+def opening(report: Path) -> str:
+    """The command that opens a QC report."""
+    return shlex.join(["fastseg", "qc", "open", os.fspath(report)])
 
 
 def say(text: str) -> None:

@@ -107,6 +107,7 @@ def _duty(plans: Plans) -> Duty:
         rescue=plans.manner.rescue,
         tag=plans.manner.tag,
         durable=plans.manner.durable,
+        showing=plans.manner.showing,
         give_up_seconds=plans.limits.give_up_seconds,
     )
 

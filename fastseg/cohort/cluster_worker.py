@@ -22,6 +22,7 @@ from fastseg.errors import FastsegError
 
 if TYPE_CHECKING:
     from fastseg.cohort.segmenters import Segmenters
+    from fastseg.cohort.showing import Showing
     from fastseg.cohort.work import Work
     from fastseg.networks.packs import Pack
     from fastseg.outputs import Kind
@@ -50,7 +51,8 @@ class Duty:
     models : name of the built-in pack, or an absolute folder
     pack : digest of the pack at the client, from `facts_digest`
     compute : what the networks run on, as the client was asked for it
-    kinds, rescue, tag, durable : see `fastseg.cohort.work.Manner`, which a worker may not import at once
+    kinds, rescue, tag, durable, showing : see `fastseg.cohort.work.Manner`, which a worker may not import at
+        once
     give_up_seconds : from when on a volume is given up
     """
 
@@ -63,6 +65,7 @@ class Duty:
     rescue: bool
     tag: str
     durable: bool
+    showing: Showing | None
     give_up_seconds: float
 
 
@@ -93,7 +96,7 @@ def segment(duty: Duty, key: str, job: Job, engine: str = "") -> Outcome | None:
         return Outcome(job, Status.ERROR, f"worker on {socket.gethostname()}: {error}")
     from fastseg.cohort.work import Manner, Work
 
-    manner = Manner(duty.kinds, duty.rescue, stage_tag(duty, key), duty.durable)
+    manner = Manner(duty.kinds, duty.rescue, stage_tag(duty, key), duty.durable, duty.showing)
     return _watched(Work(job, manner, segmenters), _room(), duty.give_up_seconds)
 
 

@@ -1,7 +1,11 @@
-"""What the user excludes: patterns of file names, participants, lists of these, and SCT's ``qc_fail.yml``."""
+"""What the user excludes: patterns of file names, participants, lists of these, and what a QC page marked.
+
+Marks come as SCT's lists (``qc_fail.yml``), or as ``qc_flags.json`` of fastseg's page.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,6 +18,10 @@ from fastseg.outputs import is_volume_name, split_suffix
 
 __all__ = ["Exclusions"]
 
+# Marks of the QC page.
+_USELESS = ("Fail", "Artifact")
+_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -24,13 +32,15 @@ class _Entry:
 class Exclusions:
     """Everything that is excluded, and what of it was met.
 
-    An entry without wildcards is looked up and not searched for, so that lists may be long.
+    An entry without wildcards is looked up and not searched for, so that lists may be long. One with
+    wildcards also means the file of just that name.
 
     Parameters
     ----------
     words : each a pattern of a file name or of a name relative to the data set; a participant ("sub-" may be
         left out) or participant/session; or a text file with one of these a line, in which # begins a comment
-    yml : files like SCT's qc_fail.yml: lists of image file names, under keys or not
+    yml : files like SCT's qc_fail.yml: lists of image file names, under keys or not; or qc_flags.json, whose
+        volumes marked Fail or Artifact are meant, by exactly their names
 
     Raises
     ------
@@ -49,12 +59,16 @@ class Exclusions:
             path = Path(word)
             if is_volume_name(word) or not path.is_file():
                 self._add(word, "--exclude")
-            elif path.suffix in (".yml", ".yaml"):
+            elif path.suffix in (".yml", ".yaml", ".json"):
                 files.append(path)
             else:
                 for line in _lines(path):
                     self._add(line, path.name)
         for path in files:
+            if path.suffix == ".json":
+                for name, verdict in _marked_names(path):
+                    self._add_file(name, self._note(name, f"{verdict} in {path.name}"))
+                continue
             for name, key in _yaml_names(path):
                 self._add(name, f"{key} of {path.name}" if key else path.name)
 
@@ -100,20 +114,29 @@ class Exclusions:
         ]
 
     def _add(self, text: str, origin: str) -> None:
-        index = len(self._entries)
-        self._entries.append(_Entry(text, origin))
+        index = self._note(text, origin)
         clean = text.removeprefix("./").strip("/")
+        self._add_file(clean, index)
         if not {"*", "?", "["}.isdisjoint(clean):
             self._patterns.append((re.compile(translate(clean)), index))
             return
         *folders, last = clean.split("/")
-        self._files.setdefault("/".join((*folders, split_suffix(last)[0])), index)
         if not is_volume_name(last) and len(folders) < 2:
             participant, *session = (*folders, last)
             key = "sub-" + participant.removeprefix("sub-")
             for visit in session:
                 key += "/ses-" + visit.removeprefix("ses-")
             self._people.setdefault(key, index)
+
+    def _note(self, text: str, origin: str) -> int:
+        """Note an entry; gives its number."""
+        self._entries.append(_Entry(text, origin))
+        return len(self._entries) - 1
+
+    def _add_file(self, name: str, index: int) -> None:
+        """Exclude the file of a name, with or without folders and suffix."""
+        *folders, last = name.split("/")
+        self._files.setdefault("/".join((*folders, split_suffix(last)[0])), index)
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -154,7 +177,30 @@ def _yaml_names(path: Path) -> Iterator[tuple[str, str]]:
         for each in node.value:
             if not isinstance(each, yaml.ScalarNode) or not each.value:
                 raise _unexpected(path, each)
-            yield each.value, str(key.value) if key is not None else ""
+            yield _PAIR.sub(_joined, each.value), str(key.value) if key is not None else ""
+
+
+def _joined(pair: re.Match[str]) -> str:
+    """One letter of the two halves in which JSON writes it: YAML takes them for two letters."""
+    return pair[0].encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+def _marked_names(path: Path) -> Iterator[tuple[str, str]]:
+    """Names in qc_flags.json that are marked as useless, each with its mark."""
+    try:
+        record = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give another --exclude-yml") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is no JSON; export it again from the QC page") from error
+    marks = record.get("marks") if isinstance(record, dict) else None
+    for mark in marks if isinstance(marks, list) else (None,):
+        if not isinstance(mark, dict) or not isinstance(mark.get("name"), str):
+            raise InputError(
+                f"{path}: is no qc_flags.json of a QC page of fastseg; export it again from there"
+            )
+        if mark.get("qc") in _USELESS:
+            yield mark["name"], mark["qc"]
 
 
 def _unexpected(path: Path, node: Any) -> InputError:

@@ -10,6 +10,9 @@ bids       sub-01_acq-a_label-SC_desc-T2w_mask.nii.gz  refused
 
 NeuroPoly's names keep the name of the image whole, so that nobody has to parse it. In BIDS the suffix says
 what a file is, so that of the image has to go elsewhere: T1w and T2w would be one file otherwise.
+
+Points that are drawn by hand lie beside the mask: ``t2_points.json``, ``sub-01_T2w_label-SC_points.json``,
+``sub-01_label-centerline_desc-T2w_points.json`` (`fastseg.outputs.points_name`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from fastseg.cohort.places import Claims, Folders
 from fastseg.cohort.words import Form, Gathered, Item, counted, gather, parent
 from fastseg.errors import OptionError
 from fastseg.options import Options
-from fastseg.outputs import Kind, Outputs, is_volume_name, outputs_of, split_suffix
+from fastseg.outputs import POINTS, Kind, Outputs, is_volume_name, outputs_of, points_name, split_suffix
 
 if TYPE_CHECKING:
     from fastseg.nifti_header import Frame
@@ -150,7 +151,8 @@ def plan(
     jobs = _jobs(found, top, wanted, excluded, outputs_of(as_file) if as_file is not None else None)
     _check(jobs, found, wanted.kinds, folders)
     failures = tuple(each for each in found.failures if not excluded.reason(f"{each.name}/"))
-    return Plan(jobs, found.root, top, found.form, (*found.remarks, *excluded.unmet()), failures)
+    remarks = (*found.remarks, *excluded.unmet(), *_told_by_hand(jobs))
+    return Plan(jobs, found.root, top, found.form, remarks, failures)
 
 
 def _of_data_set(root: Path, out: Path, wanted: Wanted, chosen: Selection) -> Gathered:
@@ -177,12 +179,13 @@ def _jobs(
     found: Gathered, top: Path, wanted: Wanted, excluded: Exclusions, given: Outputs | None
 ) -> list[Job]:
     jobs = []
+    by_hand = _ByHand()
     below, folder = "", top  # one Path for all volumes of a folder
     for item in found.items:
         if item.below != below:
             below, folder = item.below, top / item.below
         outputs = given or outputs_for(item, top, folder, wanted, data_set=found.form == "bids")
-        jobs.append(job_of(item, outputs, wanted, excluded.reason(item.name)))
+        jobs.append(job_of(item, outputs, wanted, excluded.reason(item.name), has_points=by_hand.has_points))
     drawn = wanted.file_centerline
     if drawn is not None and not any(field in drawn for field in _FIELDS):
         using = sum(job.centerline == Path(drawn) and not job.skip for job in jobs)
@@ -218,8 +221,26 @@ def outputs_for(item: Item, top: Path, folder: Path, wanted: Wanted, *, data_set
     return name_outputs(scheme, folder, split_suffix(item.path)[0], soft=soft)
 
 
-def job_of(item: Item, outputs: Outputs, wanted: Wanted, skip: str = "") -> Job:
+def job_of(
+    item: Item,
+    outputs: Outputs,
+    wanted: Wanted,
+    skip: str = "",
+    *,
+    has_points: Callable[[Outputs], bool] = lambda outputs: outputs.points.exists(),
+) -> Job:
     """Make a job of an item.
+
+    Points that were drawn by hand and lie beside its mask are its centerline, unless another one is named, or
+    its row says how the cord is found.
+
+    Parameters
+    ----------
+    item : the volume
+    outputs : where its results go
+    wanted : what is the same for all volumes
+    skip : why the user excluded it
+    has_points : whether points lie beside the mask
 
     Raises
     ------
@@ -230,6 +251,8 @@ def job_of(item: Item, outputs: Outputs, wanted: Wanted, skip: str = "") -> Job:
     options, centerline = row.options, row.centerline
     if not row.method_given and wanted.file_centerline is not None:
         centerline = _centerline_of(wanted.file_centerline, item)
+    elif not row.method_given and has_points(outputs):
+        centerline = str(outputs.points)
     if centerline and options.detector != "file":
         options = _with_file(options)
     elif not centerline and options.detector == "file":
@@ -237,6 +260,35 @@ def job_of(item: Item, outputs: Outputs, wanted: Wanted, skip: str = "") -> Job:
         raise OptionError(f"{where}: no file is named for the centerline: give --file-centerline FILE")
     drawn = Path(centerline) if centerline else None
     return Job(item.name, Path(item.path), outputs, options, row.frame, drawn, skip)
+
+
+class _ByHand:
+    """What was drawn by hand; folders are looked at once each, files not at all."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, frozenset[str]] = {}
+
+    def has_points(self, outputs: Outputs) -> bool:
+        """Whether points lie beside the mask."""
+        names = self._names.get(outputs.folder)
+        if names is None:
+            names = frozenset[str]()
+            with suppress(OSError), os.scandir(outputs.folder) as entries:  # most often it is not there yet
+                names = frozenset(each.name for each in entries if each.name.endswith(POINTS))
+            self._names[outputs.folder] = names
+        return bool(names) and points_name(outputs.mask_name) in names
+
+
+def _told_by_hand(jobs: Sequence[Job]) -> list[str]:
+    """Say of how many volumes points were found that nobody named."""
+    given = [job for job in jobs if job.centerline is not None and not job.skip]
+    drawn = [job for job in given if job.centerline == job.outputs.points]
+    if not drawn:
+        return []
+    have, more = ("has", "") if len(drawn) == 1 else ("have", ", ...")
+    return [
+        f"{counted(len(drawn))} {have} points drawn by hand, taken as centerline: {drawn[0].centerline}{more}"
+    ]
 
 
 def _centerline_of(pattern: str, item: Item) -> str:

@@ -19,7 +19,15 @@ from fastseg.networks.packs import pack_digest
 from fastseg.outputs import Kind, forget_stages
 from fastseg.segmenter import Segmenter
 
-__all__ = ["Decision", "Resume", "fingerprint_record", "key_of", "relative", "remove_leftovers"]
+__all__ = [
+    "Decision",
+    "Resume",
+    "fingerprint_record",
+    "is_unchanged",
+    "key_of",
+    "relative",
+    "remove_leftovers",
+]
 
 # Jobs that are looked at in one go.
 _AT_ONCE = 512
@@ -162,7 +170,7 @@ class Resume:
         paths = {"input": job.source} | ({"centerline": job.centerline} if job.centerline else {})
         if set(inputs) != set(paths):
             return False
-        return all(_unchanged(paths[role], inputs[role]) for role in paths)
+        return all(is_unchanged(paths[role], inputs[role]) for role in paths)
 
     def decide_all(self, jobs: Sequence[Job], key: Callable[[Job], str], threads: int) -> Iterator[Decision]:
         """Look at many jobs, some hundred at a time; what has to be read is read by several threads."""
@@ -172,14 +180,14 @@ class Resume:
                 yield from pool.map(self.decide, some, map(key, some))
 
 
-def _unchanged(path: Path, known: Mapping[str, Any]) -> bool:
+def is_unchanged(path: Path, known: Mapping[str, Any]) -> bool:
     """Whether a file is what it was: by size and time, or where the time is another one, by content."""
     try:
         status = path.stat()
-        if status.st_size != known.get("bytes"):
+        if status.st_size != known.get("bytes", status.st_size):
             return False
         return status.st_mtime_ns == known.get("mtime_ns") or file_digest(path) == known.get("sha256")
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL in it
         return False
 
 

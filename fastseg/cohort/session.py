@@ -133,7 +133,12 @@ class Session:
                 self._executor = stack.enter_context(
                     self._make_executor(plans, self._begins, self._engine_of)
                 )
-            self._ledger.run(version=__version__, command=list(plans.command))
+            self._ledger.run(
+                version=__version__,
+                command=list(plans.command),
+                cwd=str(Path.cwd()),
+                root=str(plans.root.absolute()),
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -264,6 +269,7 @@ class Session:
             "inputs": fingerprint_record(known),
             "outputs": record.get("outputs", {}),
             "engines": record.get("engines", {}),
+            **({"frame": outcome.job.frame} if outcome.job.frame is not None else {}),
             **({"attempts": record["attempts"]} if "attempts" in record else {}),
         }
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from fastseg.cohort.failures import failure_of
 from fastseg.cohort.job import Job, Outcome, Status
 from fastseg.cohort.rescue import Attempt, ladder
 from fastseg.cohort.segmenters import Segmenters
+from fastseg.cohort.showing import Showing, draw_sheet, show
 from fastseg.csa import write_csa
+from fastseg.drawn import read_drawn
 from fastseg.errors import CordNotFound, FastsegError, InputError, OutputError
 from fastseg.networks.network import ANY_CONTRAST
 from fastseg.nifti import Template, read_volume, write_volume
@@ -32,7 +35,12 @@ from fastseg.segmenter import Prepared, Segmentation, Segmenter
 from fastseg.sidecar import sidecar, write_json
 from fastseg.volume import SCT_RPI, Volume
 
+if TYPE_CHECKING:
+    from fastseg.qc.pictures import Sheet
+
 __all__ = ["Fingerprint", "Manner", "Work", "file_digest", "segment_file"]
+
+_Content = TypeVar("_Content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +89,14 @@ class Manner:
     rescue : whether flagged and failed volumes are tried again with other methods
     tag : names the run in the names of its temporary files, so that a later run knows which to remove
     durable : whether files are on the disk, not only in its cache, before they get their names
+    showing : the QC report that volumes are shown in; None: nowhere
     """
 
     kinds: tuple[Kind, ...] = ("mask", "sidecar")
     rescue: bool = False
     tag: str = ""
     durable: bool = False
+    showing: Showing | None = None
 
 
 @dataclass(slots=True)
@@ -101,6 +111,10 @@ class Work:
     recorder : of all its steps
     inferred : seconds of inference that others measured, of batches that it shared
     cancelled : whether it was given up: none of its files may appear any more
+    fingerprints : of its inputs, by role
+    prepared : between `prepare` and `finish`
+    result : that is written, from the last `finish` on
+    attempts : that were made
     """
 
     job: Job
@@ -120,6 +134,8 @@ class Work:
     _rungs: list[Attempt] | None = None
     _best: Segmentation | None = None
     _failure: FastsegError | None = None
+    _description: dict[str, Any] = field(default_factory=dict)  # as the sidecar has it
+    _sheet: Sheet | None = None
 
     def read(self) -> None:
         """Read the volume, and the centerline that was drawn on it.
@@ -130,14 +146,20 @@ class Work:
             A file cannot be used, or changed while it was read.
         """
         with recording(self.recorder, self.job.name), span("read"):
-            self._volume, self._template = self._read(self.job.source, "input", self.job.frame)
-            if self.job.centerline is not None:
-                self._centerline, _ = self._read(self.job.centerline, "centerline", None)
+            source, line = self.job.source, self.job.centerline
+            self._volume, self._template = self._read(
+                source, "input", lambda: read_volume(source, frame=self.job.frame)
+            )
+            if line is not None:
+                grid = self._volume.grid
+                self._centerline, notes = self._read(line, "centerline", lambda: read_drawn(line, grid))
+                self._template = replace(self._template, notes=(*self._template.notes, *notes))
 
-    def _read(self, path: Path, role: str, frame: object) -> tuple[Volume, Template]:
+    def _read(self, path: Path, role: str, load: Callable[[], _Content]) -> _Content:
+        """Read a file that nobody may write to meanwhile, and take its fingerprint."""
         with suppress(OSError):  # where it is not there, the reader says so
             self._seen[path] = _version(path)
-        volume, template = read_volume(path, frame=frame)  # type: ignore[arg-type]  # a Job's
+        content = load()
         try:
             fingerprint = Fingerprint.of(path)
             after = _version(path)
@@ -148,7 +170,7 @@ class Work:
         if self._seen.get(path) != after:
             raise InputError(f"{path}: changed while it was read; run it again when it is complete")
         self.fingerprints[role] = fingerprint
-        return volume, template
+        return content
 
     @property
     def segmenter(self) -> Segmenter:
@@ -188,7 +210,7 @@ class Work:
                 if self._settle(None, error):
                     return False
                 continue
-            if not self.manner.rescue and "overlay" not in self.manner.kinds:
+            if not (self.manner.rescue or self.manner.showing or "overlay" in self.manner.kinds):
                 self._volume = self._centerline = None  # the crops are all that is still needed
             return True
 
@@ -232,6 +254,9 @@ class Work:
             assert self._failure is not None
             raise self._failure
         self.result = self._best
+        if self.manner.showing is not None:
+            with recording(self.recorder, self.job.name), span("qc"):
+                self._sheet = draw_sheet(self.job.name, self._volume, self.result, self._level)
         return True
 
     def write(self) -> Outcome:
@@ -252,7 +277,9 @@ class Work:
             digests = self._write_files(stage)
             if self.cancelled:
                 raise OutputError(f"{self.job.outputs.mask}: the volume was given up; run it again")
-        return Outcome(
+        if manner.showing is not None and not self._description:
+            self._describe()
+        outcome = Outcome(
             self.job,
             Status.OK_FLAGGED if result.quality.flags else Status.OK,
             notes=tuple(self._notes()),
@@ -261,6 +288,7 @@ class Work:
             seconds=self.seconds(),
             record=self._record() | {"outputs": digests, "engines": dict(result.engines)},
         )
+        return self._shown(outcome)
 
     def _write_files(self, stage: Path) -> dict[str, str]:
         """Write what is wanted into a folder; gives the digests by kind."""
@@ -279,19 +307,25 @@ class Work:
             write_csa(stage / outputs.csa.name, result.mask, threshold=threshold)
         write_volume(result.mask.voxels, template, stage / outputs.mask.name)
         if "sidecar" in kinds:
-            record = sidecar(
-                replace(result, seconds=self.seconds()),
-                template,
-                options=self._taken.options,
-                pack=self.segmenters.of(job.options).pack,
-                frame=job.frame,
-                source=job.name,
-                sha256=self.fingerprints["input"].sha256,
-                attempts=[attempt.record() for attempt in self.attempts] if len(self.attempts) > 1 else (),
-            )
-            write_json(record, stage / outputs.sidecar.name)
+            write_json(self._describe(), stage / outputs.sidecar.name)
         paths = zip(kinds, outputs.of_kinds(kinds), strict=True)
         return {kind: file_digest(stage / path.name) for kind, path in paths}
+
+    def _describe(self) -> dict[str, Any]:
+        assert self.result is not None
+        assert self._template is not None
+        job = self.job
+        self._description = sidecar(
+            replace(self.result, seconds=self.seconds()),
+            self._template,
+            options=self._taken.options,
+            pack=self.segmenters.of(job.options).pack,
+            frame=job.frame,
+            source=job.name,
+            sha256=self.fingerprints["input"].sha256,
+            attempts=[attempt.record() for attempt in self.attempts] if len(self.attempts) > 1 else (),
+        )
+        return self._description
 
     @property
     def _taken(self) -> Attempt:
@@ -303,6 +337,7 @@ class Work:
 
     @property
     def _level(self) -> float:
+        """Above which the result is cord."""
         assert self.result is not None
         return self.result.threshold if self.job.options.soft else 0.5
 
@@ -355,7 +390,26 @@ class Work:
         record = self._record()
         if not isinstance(error, FastsegError | MemoryError):
             record["traceback"] = "".join(traceback.format_exception(error))
-        return Outcome(self.job, status, message, seconds=self.seconds(), record=record)
+        return self._shown(Outcome(self.job, status, message, seconds=self.seconds(), record=record))
+
+    def _shown(self, outcome: Outcome) -> Outcome:
+        """Put the volume into the QC report."""
+        if self.manner.showing is None or self.cancelled:
+            return outcome
+        with recording(self.recorder, self.job.name), span("qc"):
+            if outcome.status.success:
+                shown = show(
+                    outcome,
+                    self.manner.showing,
+                    sheet=self._sheet,
+                    result=self.result,
+                    level=self._level,
+                    description=self._description,
+                )
+            else:
+                sheet = draw_sheet(self.job.name, self._volume, None)
+                shown = show(outcome, self.manner.showing, sheet=sheet)
+        return replace(shown, seconds=self.seconds())
 
     def _record(self) -> dict[str, object]:
         record: dict[str, object] = {"fingerprints": dict(self.fingerprints)}

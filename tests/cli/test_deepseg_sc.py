@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pstats
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from fastseg.errors import InputError
 from fastseg.options import Options
+from fastseg.qc.report import Report
 from fastseg.segmenter import Segmenter
 from tests.phantom_files import fastseg, files_below, save, save_phantom, voxels_of
 from tests.unit.networks.stand_ins import own_pack
@@ -95,7 +97,6 @@ def test_3d_for_dwi_falls_back_and_says_so(given: Path, here: Path) -> None:
         (["-kernel", "2d-light"], "invalid choice"),
         (["-c", "auto"], "invalid choice"),
         (["-centerline", "auto"], "invalid choice"),
-        (["-centerline", "viewer"], "not built yet: give a centerline with -file_centerline"),
         (["-centerline", "file"], "needs -file_centerline"),
         (["-brain", "1"], "-centerline cnn only"),
         (["-unknown", "1"], "unrecognized arguments: -unknown"),
@@ -123,14 +124,35 @@ def test_nothing_given_names_what_is_needed() -> None:
     assert "required: -i, -c" in err
 
 
-def test_qc_is_never_ignored_silently(given: Path, here: Path) -> None:
-    code, _, err = fastseg(*_arguments(given, "-qc", "qc", "-qc-subject", "sub-01"))
-    assert code == 0
-    assert err.splitlines() == [
-        "warning: the QC report is not built yet, -qc is ignored",
-        "warning: the QC report is not built yet, -qc-subject is ignored",
-    ]
-    assert not (here / "qc").exists()
+def test_a_volume_is_added_to_a_qc_report(given: Path, here: Path) -> None:
+    code, out, err = fastseg(*_arguments(given, "-qc", "qc", "-qc-dataset", "phantoms", "-qc-subject", "me"))
+    assert (code, out) == (0, "t2_seg.nii.gz\n")
+    assert err == "fastseg: QC report: qc/index.html; to open it: fastseg qc open qc\n"
+    (row,) = Report(here / "qc").rows()
+    assert (row["name"], row["dataset"], row["subject"]) == ("t2.nii.gz", "phantoms", "me")
+    assert (row["status"], row["pictures"]) == ("ok", True)
+    assert row["mask"] == hashlib.sha256((here / "t2_seg.nii.gz").read_bytes()).hexdigest()[:12]
+
+
+def test_a_volume_without_cord_is_added_too(given: Path, here: Path) -> None:
+    words = ("-thr", "1", "-qc", "qc")
+    assert fastseg(*_arguments(given, *words))[0] == 1
+    (row,) = Report(here / "qc").rows()
+    assert (row["status"], row["pictures"], row["mask"]) == ("no_cord", True, "")
+    assert "no spinal cord was found" in row["message"]
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_work(given: Path, here: Path) -> None:
+    (here / "file").write_text("")
+    code, out, err = fastseg(*_arguments(given, "-qc", "file/qc"))
+    assert (code, out) == (1, "")
+    assert "cannot be written" in err
+    assert files_below(here) == ["file"]
+
+
+def test_names_without_a_report_are_not_ignored_silently(given: Path, here: Path) -> None:
+    code, _, err = fastseg(*_arguments(given, "-qc-subject", "sub-01"))
+    assert (code, err) == (0, "warning: -qc-dataset and -qc-subject are of no use without -qc DIR\n")
 
 
 def test_four_dimensions_are_refused_also_with_a_single_frame(given: Path, here: Path) -> None:

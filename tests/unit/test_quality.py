@@ -155,6 +155,7 @@ def test_a_jump_of_the_area_is_flagged_where_it_is() -> None:
     assert quality.measures["AreaJump"] == pytest.approx(1 - 69 / 305, abs=1e-4)
     assert quality.flags == ("area_jump",)
     assert quality.reasons == ("the area changes by 77% from slice 6 to 7",)
+    assert quality.slices == {"area_jump": (6, 7)}
 
 
 def test_a_jump_of_the_centre_is_flagged_where_it_is() -> None:
@@ -165,6 +166,7 @@ def test_a_jump_of_the_centre_is_flagged_where_it_is() -> None:
     assert quality.measures["CentreJumpMm"] == 5
     assert quality.measures["CentreJumpPerMm"] == 2.5
     assert _reason(quality, "centre_jump") == "the centre moves by 5.0 mm from slice 11 to 12"
+    assert quality.slices["centre_jump"] == (11, 12)
 
 
 def test_missing_slices_are_those_between_others() -> None:
@@ -173,6 +175,8 @@ def test_missing_slices_are_those_between_others() -> None:
     assert _reason(quality, "missing_slices") == (
         "no cord on 2 slices between others, the first of them slice 8"
     )
+    assert quality.slices["missing_slices"] == (8, 9)
+    assert "several_objects" not in quality.slices
     assert quality.measures["Objects"] == 2
     assert "several_objects" in quality.flags
 
@@ -236,6 +240,7 @@ def test_contact_with_the_window_is_counted_where_the_field_of_view_goes_on() ->
     assert quality.measures["CropContactVoxels"] == 20 * 15
     assert quality.measures["EdgeVoxels"] == 0
     assert _reason(quality, "touches_crop") == "the mask reaches the border of its window, first on slice 0"
+    assert quality.slices["touches_crop"] == tuple(range(20))
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -263,6 +268,7 @@ def test_holes_are_counted_where_they_are() -> None:
     quality = cord.assess(mask)
     assert quality.measures["HoleVoxels"] == 4
     assert quality.reasons == ("the mask has holes of 4 voxels, first on slice 13",)
+    assert quality.slices == {"holes": (13,)}
 
 
 def test_a_soft_mask_is_measured_at_the_threshold() -> None:

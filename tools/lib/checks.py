@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import packages
+from debian import install_packages
 from environment import CHECKOUT, SetupError, ensure_environment
 
 _DESCRIPTION = """\
 Run everything that CI runs, in an environment of its own (.venv-test, made when pyproject.toml changes).
 
   tools/test                      all of it
-  tools/test --quick              without packaging, golden and fault tests: under four minutes
+  tools/test --quick              without packaging, golden, fault and browser tests: under four minutes
   tools/test --quick -- -k crops  arguments after -- go to pytest
   tools/test --only types         one step
   tools/test --slow               soak and kill tests, and nothing else
@@ -94,7 +96,8 @@ def _pytest(bench: Bench) -> str:
     if bench.slow:
         selection = ["-m", "slow"]
     elif bench.quick:
-        selection = ["-m", "not slow and not golden", "--ignore=tests/golden", "--ignore=tests/faults"]
+        left_out = [f"--ignore=tests/{folder}" for folder in ("golden", "faults", "browser")]
+        selection = ["-m", "not slow and not golden", *left_out]
     else:
         selection = ["-m", "not slow"]
     workers = [] if bench.slow else ["-n", str(min(_cores(), 4)), "--dist=worksteal"]
@@ -157,6 +160,8 @@ def main() -> int:
     if options.only:
         names = tuple(name for name in _STEPS if name in options.only)
     failed: list[str] = []
+    if options.system_packages and not shutil.which("chromium"):
+        install_packages("chromium")  # where it cannot be had, its tests skip and say so
 
     with tempfile.TemporaryDirectory(prefix="fastseg-test-") as scratch:
         started = time.monotonic()
@@ -199,7 +204,9 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--slow", action="store_true", help="soak and kill tests, and nothing else")
     parser.add_argument("--only", action="append", choices=list(_STEPS), help="this step; may be repeated")
     parser.add_argument(
-        "--system-packages", action="store_true", help="install Debian packages that are missing (venv only)"
+        "--system-packages",
+        action="store_true",
+        help="install Debian packages that are missing: venv, and chromium for the tests of pages",
     )
     return parser.parse_args(arguments), pytest_arguments
 

@@ -14,6 +14,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from debian import install_packages
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 _STAMP = "fastseg-stamp"
@@ -88,16 +90,7 @@ def _ensure_venv(*, system_packages: bool) -> None:
     if importlib.util.find_spec("ensurepip") is not None:
         return
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
-    if system_packages and shutil.which("apt-get"):
-        print(f"installing {package} ...", flush=True)
-        for arguments in (["update"], ["install", "--yes", "--no-install-recommends", package]):
-            subprocess.run(
-                ["apt-get", *arguments],
-                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # its errors go to stderr
-                check=False,
-            )
+    if system_packages and install_packages(package):
         importlib.invalidate_caches()
         if importlib.util.find_spec("ensurepip") is not None:
             return

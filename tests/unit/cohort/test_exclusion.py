@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -143,3 +144,75 @@ def test_an_empty_yaml_file_excludes_nothing(tmp_path: Path) -> None:
 def test_many_idle_entries_are_counted() -> None:
     excluded = Exclusions([f"x{n}" for n in range(5)])
     assert excluded.unmet() == ["--exclude: no volume is excluded by 'x0', 'x1', 'x2' and 2 more"]
+
+
+# --- what the QC page marked
+
+
+def _flags(folder: Path, marks: list[tuple[str, str]]) -> Path:
+    path = folder / "qc_flags.json"
+    path.write_text(
+        json.dumps({"version": 1, "marks": [{"id": "0" * 16, "name": name, "qc": qc} for name, qc in marks]})
+    )
+    return path
+
+
+def test_what_the_qc_page_marked_as_useless_is_excluded(tmp_path: Path) -> None:
+    marks = [(_NAMES[0], "Fail"), (_NAMES[1], "Pass"), (_NAMES[2], "Artifact"), (_NAMES[3], "")]
+    path = _flags(tmp_path, marks)
+    for excluded in (Exclusions(yml=[path]), Exclusions([str(path)])):
+        assert _met(excluded) == [0, 2]
+        assert excluded.reason(_NAMES[0]) == f"excluded by {_NAMES[0]!r} (Fail in qc_flags.json)"
+        assert excluded.reason(_NAMES[2]) == f"excluded by {_NAMES[2]!r} (Artifact in qc_flags.json)"
+        assert excluded.unmet() == []
+
+
+def test_marked_volumes_are_meant_by_exactly_their_names(tmp_path: Path) -> None:
+    excluded = Exclusions(yml=[_flags(tmp_path, [("a/t2*.nii", "Fail"), ("sub-[02]/x.nii", "Fail")])])
+    assert excluded.reason("a/t2*.nii")
+    assert not excluded.reason("a/t2b.nii")
+    assert not excluded.reason("b/t2*.nii")
+    assert excluded.reason("sub-[02]/x.nii")
+    assert not excluded.reason("sub-0/x.nii")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 5000, "is no JSON"),
+        ("[]", "is no qc_flags.json"),
+        ('{"marks": 3}', "is no qc_flags.json"),
+        ('{"marks": ["a.nii"]}', "is no qc_flags.json"),
+    ],
+)
+def test_broken_marks_are_told(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "qc_flags.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        Exclusions(yml=[path])
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_marks_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no\.json: cannot be read"):
+        Exclusions(yml=[tmp_path / "no.json"])
+
+
+_HOSTILE = (
+    "brain 🧠.nii.gz",
+    "a: b #c.nii",
+    'quote".nii',
+    "<script>.nii.gz",
+    "q[1]*?.nii",
+    "bytes-\udce9.nii",
+)
+
+
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_names_that_are_written_as_in_json_are_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "qc_fail.yml"
+    path.write_text(f"FILES_SEG:\n- {json.dumps(name)}\n")
+    excluded = Exclusions(yml=[path])
+    assert excluded.reason(f"sub-01/{name}")
+    assert not excluded.reason("other.nii")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fastseg.cohort.naming import Scheme
 from fastseg.cohort.planning import Plan, Selection, Wanted, plan
 from fastseg.errors import FastsegError, InputError, OptionError, OutputError
 from fastseg.options import Options
@@ -267,6 +268,56 @@ def test_centerlines_by_pattern(here: Path) -> None:
     wanted = Wanted(Options(), file_centerline="{folder}/line.nii")
     lines = [job.centerline for job in plan(["in"], Path("out"), wanted).jobs]
     assert lines == [Path("in/sub/line.nii"), Path("in/line.nii")]
+
+
+def test_points_beside_the_mask_are_the_centerline(bids: Path) -> None:
+    touch(bids.parent / "out", "sub-1/anat/sub-1_T2w_label-SC_points.json", "sub-1/anat/other_points.json")
+    wanted = Wanted(Options(detector="svm"), kinds=("mask",))
+    planned = plan([bids, "out", "participant"], None, wanted)
+    drawn = Path("out/sub-1/anat/sub-1_T2w_label-SC_points.json")
+    assert [job.centerline for job in planned.jobs] == [None, drawn, None]
+    assert [job.options.detector for job in planned.jobs] == ["svm", "file", "svm"]
+    assert f"1 volume has points drawn by hand, taken as centerline: {drawn}" in planned.remarks
+
+
+def test_points_of_many_volumes_are_told_in_one_line(here: Path) -> None:
+    touch(here, "in/a.nii", "in/b.nii", "in/c.nii", "out/a_points.json", "out/b_points.json")
+    planned = plan(["in"], Path("out"), _WANTED, Selection(excluded=("c.nii",)))
+    assert planned.remarks == (
+        "2 volumes have points drawn by hand, taken as centerline: out/a_points.json, ...",
+    )
+
+
+@pytest.mark.parametrize(
+    ("naming", "name"),
+    [
+        ("sct", "sub-1_T2w_points.json"),
+        ("neuropoly", "sub-1_T2w_label-SC_points.json"),
+        ("bids", "sub-1_label-centerline_desc-T2w_points.json"),
+    ],
+)
+@pytest.mark.parametrize("soft", [False, True])
+def test_points_have_a_name_in_each_scheme(here: Path, naming: Scheme, name: str, soft: bool) -> None:
+    touch(here, "in/sub-1_T2w.nii", f"out/{name}")
+    (job,) = plan(["in"], Path("out"), Wanted(Options(soft=soft), naming=naming)).jobs
+    assert (job.centerline, job.options.detector) == (Path("out") / name, "file")
+
+
+def test_what_the_user_says_goes_before_points_beside_the_mask(here: Path) -> None:
+    touch(here, "a.nii", "b.nii", "c.nii", "line.nii", *(f"{name}_points.json" for name in "abc"))
+    (job,) = plan(["a.nii"], None, Wanted(Options(), file_centerline="line.nii")).jobs
+    assert job.centerline == Path("line.nii")
+    (here / "list.csv").write_text("input,centerline\na.nii,line.nii\nb.nii,svm\nc.nii,\n")
+    jobs = plan(["list.csv"], None, _WANTED).jobs
+    assert [job.centerline for job in jobs] == [Path("line.nii"), None, Path("c_points.json")]
+
+
+def test_points_are_what_centerline_file_asks_for(here: Path) -> None:
+    touch(here, "a.nii", "a_points.json")
+    wanted = Wanted(Options(detector="file"))
+    assert plan(["a.nii"], None, wanted).jobs[0].centerline == Path("a_points.json")
+    with pytest.raises(OptionError, match="no file is named for the centerline"):
+        plan(["b.nii"], None, wanted)
 
 
 def test_no_output_is_a_centerline(here: Path) -> None:

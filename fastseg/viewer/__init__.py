@@ -1,0 +1,1 @@
+"""Points of a centerline, clicked in a page."""

@@ -1,0 +1,132 @@
+"""Sittings at the centerline viewer, served from this process, and a user's hands on its page."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+from PIL import Image
+
+from fastseg.serving import Site
+from fastseg.viewer.drawing import Drawing
+from fastseg.viewer.routes import PageClock, sitting_routes
+from fastseg.viewer.sitting import Sitting
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+# Everything but the images; styles are set, as the page's policy forbids to add any.
+_BARE = """document.querySelectorAll(".marks, .letter, .caption").forEach(each => {
+  each.style.visibility = "hidden";
+})"""
+
+_MIDDLES = """each => each.map(element => {
+  const box = element.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+})"""
+
+
+@contextmanager
+def served(folder: Path, images: Sequence[Path]) -> Iterator[tuple[Sitting, Site]]:
+    """Serve a sitting whose points go into a folder."""
+    drawings = [Drawing(path.name, path, folder / f"{path.name}_points.json") for path in images]
+    sitting = Sitting(drawings)
+    with Site(sitting_routes(sitting, PageClock())) as site:
+        yield sitting, site
+
+
+def points_of(sitting: Sitting, number: int = 0) -> Any:
+    """(n, 3) points that the server knows."""
+    volumes: Any = sitting.record()["volumes"]
+    return np.array(volumes[number]["points"], float).reshape(-1, 3)
+
+
+def wait_until(true: Callable[[], object], seconds: float = 10) -> None:
+    """Wait for what a page's request does to the server."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)
+
+
+def settle(sitting: Sitting) -> None:
+    """Wait until a drag's last request is there: no point moves any more."""
+    last: Any = None
+    while last is None or not np.array_equal(last, points_of(sitting)):
+        last = points_of(sitting)
+        time.sleep(0.2)
+
+
+def ras_voxel(affine: Any, shape: Sequence[int], voxel: Sequence[int]) -> tuple[int, ...]:
+    """Index of a voxel when the image lies from left to right, back to front and foot to head."""
+    marked = np.zeros(shape, np.uint8)
+    marked[tuple(voxel)] = 1
+    turned = np.asarray(nib.as_closest_canonical(nib.Nifti1Image(marked, affine)).dataobj)
+    return tuple(int(each) for each in np.argwhere(turned)[0])
+
+
+class Viewer:
+    """The page, and what a user does with it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        page.set_viewport_size({"width": 1000, "height": 700})  # drawn without a graphics card
+        page.goto(url)
+        self.wait_for_volume(0)
+
+    def wait_for_volume(self, number: int) -> None:
+        self.page.wait_for_selector(f"body[data-shown='{number}']", timeout=60_000)
+
+    def place(self, plane: str, across: float, down: float) -> tuple[float, float]:
+        """Pixel of the window, of parts of a view."""
+        box = self.page.locator(f"#{plane}").bounding_box()
+        assert box is not None
+        return box["x"] + across * box["width"], box["y"] + down * box["height"]
+
+    def click(self, plane: str, across: float, down: float, **how: Any) -> None:
+        self.page.mouse.click(*self.place(plane, across, down), **how)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float], **how: Any) -> None:
+        self.page.mouse.move(*start)
+        self.page.mouse.down(**how)
+        self.page.mouse.move(*end, steps=4)
+        self.page.mouse.up(**how)
+
+    def press(self, key: str, times: int = 1) -> None:
+        for _ in range(times):
+            self.page.keyboard.press(key)
+
+    def go_to_slices(self, sagittal: int, axial: int, shape: Sequence[int]) -> None:
+        """From the middle, where a volume without points is shown at first."""
+        right, up = sagittal - shape[0] // 2, axial - shape[2] // 2
+        self.press("ArrowLeft" if right > 0 else "ArrowRight", abs(right))
+        self.press("ArrowUp" if up > 0 else "ArrowDown", abs(up))
+
+    def dots(self, plane: str) -> Any:
+        """(n, 2) pixels of the window at which points are drawn."""
+        # In one go: each redraw makes new ones.
+        return np.array(self.page.locator(f"#{plane} .point .heart").evaluate_all(_MIDDLES))
+
+    def rows(self) -> int:
+        return self.page.locator("#points li").count()
+
+    def bright_spot(self, plane: str) -> Any:
+        """(2,) pixel of the window in the middle of what is bright in a view's image."""
+        self.page.evaluate(_BARE)
+        canvas = self.page.locator(f"#{plane} canvas")
+        box = canvas.bounding_box()
+        assert box is not None
+        picture = Image.open(io.BytesIO(canvas.screenshot())).convert("L")
+        weight = np.asarray(picture, float)
+        weight[weight < 60] = 0
+        weight[[0, 1, -1, -2]] = weight[:, [0, 1, -1, -2]] = 0  # what lies around it shows at its rim
+        assert weight.any(), "the view shows nothing bright"
+        y, x = np.indices(weight.shape)
+        middle = np.array([(x * weight).sum(), (y * weight).sum()]) / weight.sum() + 0.5
+        return middle + np.array([box["x"], box["y"]])
