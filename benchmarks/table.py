@@ -30,7 +30,7 @@ def table(lines: list[_Line]) -> str:
     ]
     for own, *others in cases.values():
         compared = [other for other in others if not other["contender"].startswith("fastseg")]
-        if own["case"].startswith("workers"):  # ways of fastseg itself
+        if own["case"].startswith(("workers", "report")):  # ways of fastseg itself
             compared = others
         names = "<br>".join(f"{o['contender']}: {_taken(o)}" for o in compared)
         ratios = "<br>".join(f"{o.get('wall_ratio', o['ratio']):.3g}x" for o in compared)
@@ -66,6 +66,8 @@ def _target(line: _Line | None) -> str:
         words, reached = f"{limit}x", f"{value:.3g}x"
     elif measure == "rss_mb_peak":
         words, reached = f"{limit} MB", f"{value} MB"
+    elif measure == "more_cpu_ms_per_volume":
+        words, reached = (f"{each} ms of CPU more a volume" for each in (limit, value))
     else:
         words, reached = _time(float(limit)), _time(value)
     bound = "at least" if sign == ">=" else "under"
