@@ -177,7 +177,8 @@ def test_volume_that_is_gone_is_said_to_be(site: Site, place: _Place) -> None:
 
 
 _NO_VOLUMES = [
-    b"", b"secret", b"\x1f\x8b", gzip.compress(b"secret" * 1000, mtime=0), bytes(1000), b"\x5c\x01\0\0" + bytes(400),
+    b"", b"secret", b"\x1f\x8b", gzip.compress(b"secret" * 1000, mtime=0), bytes(1000),
+    b"\x5c\x01\0\0" + bytes(400),
 ]  # fmt: skip
 
 
