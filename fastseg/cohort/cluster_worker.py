@@ -143,7 +143,7 @@ def stop_run(run: str) -> list[str]:
 
 def facts_digest(pack: Pack) -> str:
     """Digest of a pack's networks and of what its pack.toml says of them."""
-    from fastseg.cohort.work import file_digest
+    from fastseg.cohort.fingerprints import file_digest
     from fastseg.networks.packs import pack_digest
 
     return f"{pack_digest(pack)} {file_digest(pack.folder / 'pack.toml')}"

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from fastseg import __version__
+from fastseg.cohort.fingerprints import file_digest, is_unchanged
 from fastseg.cohort.job import Job, Outcome, Status
 from fastseg.cohort.ledger import History
-from fastseg.cohort.work import Fingerprint, Manner, file_digest
+from fastseg.cohort.work import Manner
 from fastseg.networks.packs import pack_digest
 from fastseg.outputs import Kind, forget_stages
 from fastseg.segmenter import Segmenter
@@ -22,8 +23,6 @@ from fastseg.segmenter import Segmenter
 __all__ = [
     "Decision",
     "Resume",
-    "fingerprint_record",
-    "is_unchanged",
     "key_of",
     "relative",
     "remove_leftovers",
@@ -178,22 +177,6 @@ class Resume:
             for first in range(0, len(jobs), _AT_ONCE):
                 some = jobs[first : first + _AT_ONCE]
                 yield from pool.map(self.decide, some, map(key, some))
-
-
-def is_unchanged(path: Path, known: Mapping[str, Any]) -> bool:
-    """Whether a file is what it was: by size and time, or where the time is another one, by content."""
-    try:
-        status = path.stat()
-        if status.st_size != known.get("bytes", status.st_size):
-            return False
-        return status.st_mtime_ns == known.get("mtime_ns") or file_digest(path) == known.get("sha256")
-    except (OSError, ValueError):  # a name with a NUL in it
-        return False
-
-
-def fingerprint_record(prints: Mapping[str, Fingerprint]) -> dict[str, dict[str, object]]:
-    """Fingerprints as JSON values."""
-    return {role: asdict(each) for role, each in prints.items()}
 
 
 def remove_leftovers(history: History, out: Path, tag: str) -> int:

@@ -6,8 +6,6 @@ A `Work` passes through `read`, `prepare`, `finish` and `write`, in this order a
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastseg.cohort.failures import failure_of
+from fastseg.cohort.fingerprints import Fingerprint, file_digest, version_of
 from fastseg.cohort.job import Job, Outcome, Status
 from fastseg.cohort.rescue import Attempt, ladder
 from fastseg.cohort.segmenters import Segmenters
@@ -38,45 +37,9 @@ from fastseg.volume import SCT_RPI, Volume
 if TYPE_CHECKING:
     from fastseg.qc.pictures import Sheet
 
-__all__ = ["Fingerprint", "Manner", "Work", "file_digest", "segment_file"]
+__all__ = ["Manner", "Work", "segment_file"]
 
 _Content = TypeVar("_Content")
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """By what a file is known again.
-
-    Parameters
-    ----------
-    bytes : its size
-    mtime_ns : when it was last written
-    sha256 : of its content
-    """
-
-    bytes: int
-    mtime_ns: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> Fingerprint:
-        """Read a file to its end."""
-        before = path.stat()
-        return cls(before.st_size, before.st_mtime_ns, file_digest(path))
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file's bytes; an OSError for what is no file, as a pipe: it would be waited for."""
-    if not path.is_file():
-        raise OSError(errno.EINVAL, "no regular file", str(path))
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _version(path: Path) -> tuple[int, int, int]:
-    """What differs when a file was written to or replaced."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +121,11 @@ class Work:
     def _read(self, path: Path, role: str, load: Callable[[], _Content]) -> _Content:
         """Read a file that nobody may write to meanwhile, and take its fingerprint."""
         with suppress(OSError):  # where it is not there, the reader says so
-            self._seen[path] = _version(path)
+            self._seen[path] = version_of(path)
         content = load()
         try:
             fingerprint = Fingerprint.of(path)
-            after = _version(path)
+            after = version_of(path)
         except OSError as error:
             raise InputError(
                 f"{path}: went away while it was read ({error.strerror}); run it again"
@@ -384,7 +347,7 @@ class Work:
         status, message = failure_of(error, self.job.source)
         if status is Status.BAD_INPUT and not self.fingerprints:
             with suppress(OSError):  # so that a later run knows it again
-                fingerprint, now = Fingerprint.of(self.job.source), _version(self.job.source)
+                fingerprint, now = Fingerprint.of(self.job.source), version_of(self.job.source)
                 if self._seen.get(self.job.source, now) == now:  # what was read, and not what came since
                     self.fingerprints["input"] = fingerprint
         record = self._record()

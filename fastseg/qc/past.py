@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fastseg.cohort.failures import failure_of
+from fastseg.cohort.fingerprints import file_digest
 from fastseg.cohort.job import Status
 from fastseg.cohort.memory import budget_bytes, rss_bytes
-from fastseg.cohort.work import file_digest
 from fastseg.errors import InputError, OutputError
 from fastseg.nifti import probe_volume
 from fastseg.outputs import outputs_of

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from fastseg.cohort.fingerprints import is_unchanged
 from fastseg.cohort.job import Status
 from fastseg.cohort.ledger import History
-from fastseg.cohort.resume import is_unchanged
 from fastseg.outputs import is_volume_name, points_name, split_suffix
 from fastseg.qc.editors import manual_path
 from fastseg.quality import LIMITS

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastseg.cohort.work import Fingerprint, Manner, Work
+from fastseg.cohort.fingerprints import Fingerprint
+from fastseg.cohort.work import Manner, Work
 from fastseg.drawn import read_drawn
 from fastseg.errors import InputError
 from fastseg.volume import Grid

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from fastseg.cohort import work
+from fastseg.cohort.fingerprints import Fingerprint, file_digest
 from fastseg.cohort.job import Job
-from fastseg.cohort.work import Fingerprint, Manner, Work, file_digest, segment_file
+from fastseg.cohort.work import Manner, Work, segment_file
 from fastseg.errors import InputError, OutputError
 from fastseg.options import Options
 from tests.phantom_files import files_below, save, voxels_of
