@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from fastseg.cohort import resume
+from fastseg.cohort.fingerprints import fingerprint_record
 from fastseg.cohort.job import Job
 from fastseg.cohort.ledger import Ledger, read_ledgers
-from fastseg.cohort.resume import Decision, Resume, fingerprint_record, key_of, relative, remove_leftovers
+from fastseg.cohort.resume import Decision, Resume, key_of, relative, remove_leftovers
 from fastseg.cohort.work import Manner, Work, segment_file
 from fastseg.options import Options
 from fastseg.outputs import Kind
