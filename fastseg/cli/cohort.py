@@ -22,7 +22,7 @@ import click
 from fastseg.cli import Exit
 from fastseg.cli.progress import Reporter
 from fastseg.cli.shared import TERMINATED, opening
-from fastseg.errors import OutputError
+from fastseg.errors import FastsegError, OutputError
 
 if TYPE_CHECKING:
     from fastseg.cohort.inputs import Refused
@@ -157,8 +157,8 @@ def _run(
     code = exit_code(told.succeeded, len(told.failures), interrupted[0] if interrupted else None)
     tried = sum(told.counts.values())
     n_jobs = total if total is not None else tried
-    if telling.shown is not None and not interrupted:
-        telling.shown.add_earlier()
+    if telling.shown is not None and telling.shown.earlier and not interrupted:
+        _show_earlier(telling.shown)
     if trouble is None:
         trouble = _failure_of(lambda: write_summary(read_ledgers(out), out, session.scratch))
     if trouble is not None:
@@ -177,6 +177,21 @@ def _run(
         trouble = _failure_of(lambda: write_json(record, report))
         code = _complain(trouble, told) if trouble is not None else code
     return code
+
+
+def _show_earlier(shown: Shown) -> None:
+    """Show what earlier runs made, unless the report has it, and masks that were corrected since."""
+    from fastseg.past.build import build_report
+
+    where = shown.showing
+    try:
+        built = build_report(
+            shown.out, shown.folder, inputs=shown.root, dataset=where.dataset, subject=where.subject
+        )
+    except FastsegError as error:
+        shown.remarks.append(f"volumes of earlier runs are not in the QC report: {error}")
+    else:
+        shown.remarks += built.remarks
 
 
 def _failure_of(write: Callable[[], object]) -> OutputError | None:

@@ -71,7 +71,7 @@ def build(
 
     Exit codes: 0 made, 4 there is nothing to make it of, or it cannot be written.
     """
-    from fastseg.qc.build import build_report, is_report
+    from fastseg.past.build import build_report, is_report
     from fastseg.qc.report import Report
 
     if patterns and single_file is None:
@@ -172,7 +172,7 @@ def _progress() -> Callable[[int, int, str], None] | None:
 
 
 def _write_single_file(report: Report, path: Path, patterns: Sequence[str]) -> None:
-    from fastseg.qc.build import selection
+    from fastseg.past.build import selection
     from fastseg.qc.single_file import write_single_file
 
     chosen = selection(report.rows(), patterns)

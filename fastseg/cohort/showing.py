@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fastseg.errors import FastsegError, OutputError
+from fastseg.errors import OutputError
 from fastseg.profiling import span
 
 if TYPE_CHECKING:
@@ -215,9 +215,11 @@ class Shown:
     def __init__(self, showing: Showing, out: Path, root: Path) -> None:
         from fastseg.qc.report import Report
 
-        self._showing, self._out, self._root = showing, out, root
+        self.showing, self.out, self.root = showing, out, root
         self._report = Report(showing.folder)
-        self._earlier = False
+        #: Whether there is something to show that this run did not make, for `fastseg.past.build`: results of
+        #: earlier runs, corrected masks.
+        self.earlier = False
         #: What the user should know at the end, one line each.
         self.remarks: list[str] = []
         #: How many volumes were shown.
@@ -238,7 +240,7 @@ class Shown:
     @property
     def folder(self) -> Path:
         """Of the report."""
-        return self._showing.folder
+        return self.showing.folder
 
     def note(self, outcome: Outcome) -> None:
         """Add a volume's row. Whoever failed without a picture has a row all the same."""
@@ -248,11 +250,11 @@ class Shown:
         if outcome.status is Status.SKIPPED:
             return
         if outcome.status is Status.CACHED or "earlier" in outcome.record:
-            self._earlier = True
+            self.earlier = True
             return
         # What is shown in its place is the business of who reads what lies there.
-        self._earlier = self._earlier or manual_path(outcome.job.outputs.mask).exists()
-        row = outcome.record.get("qc") or _row(outcome, self._showing)
+        self.earlier = self.earlier or manual_path(outcome.job.outputs.mask).exists()
+        row = outcome.record.get("qc") or _row(outcome, self.showing)
         assert isinstance(row, dict)
         try:
             with span("qc"):
@@ -261,23 +263,3 @@ class Shown:
             self.remarks = [f"not all volumes are in the QC report: {failure}"]
         else:
             self.count += 1
-
-    def add_earlier(self) -> None:
-        """Show volumes that earlier runs finished with, unless the report has them, and corrected masks."""
-        if not self._earlier:
-            return
-        from fastseg.qc.build import build_report
-
-        try:
-            built = build_report(
-                self._out,
-                self.folder,
-                inputs=self._root,
-                dataset=self._showing.dataset,
-                subject=self._showing.subject,
-            )
-        except FastsegError as failure:
-            self.remarks.append(f"volumes of earlier runs are not in the QC report: {failure}")
-        else:
-            self.count += built.drawn
-            self.remarks += built.remarks

@@ -14,7 +14,7 @@ from fastseg.cli import Exit
 from fastseg.qc.editors import manual_path
 from fastseg.qc.report import Report
 from tests.phantom_files import fastseg, save, save_phantom, voxels_of
-from tests.unit.qc.past_runs import PastRun, details, entries
+from tests.unit.past.past_runs import PastRun, details, entries
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from fastseg.cohort.memory import budget_bytes, rss_bytes
 from fastseg.errors import InputError, OutputError
 from fastseg.nifti import probe_volume
 from fastseg.outputs import outputs_of
+from fastseg.past.seen import Seen, line_of, look
+from fastseg.past.volumes import Finished, Found, Places, Reasons, read_record, reasons_of
 from fastseg.qc.editors import commands, manual_path
 from fastseg.qc.entry import areas_of, detail_of, header_of, row_of
 from fastseg.qc.pictures import Sheet, draw
 from fastseg.qc.report import id_of, write_volume_files
-from fastseg.qc.seen import Seen, line_of, look
-from fastseg.qc.volumes import Finished, Found, Places, Reasons, read_record, reasons_of
 from fastseg.volume import SCT_RPI
 
 __all__ = ["Made", "Maker"]

@@ -14,9 +14,9 @@ from typing import Any
 from fastseg.cohort.ledger import read_ledgers
 from fastseg.errors import InputError
 from fastseg.outputs import split_suffix
-from fastseg.qc.past import Made, Maker
+from fastseg.past.entries import Made, Maker
+from fastseg.past.volumes import Finished, Places, of_ledger, of_sidecars
 from fastseg.qc.report import Report
-from fastseg.qc.volumes import Finished, Places, of_ledger, of_sidecars
 
 __all__ = ["Built", "build_report", "is_report", "selection"]
 

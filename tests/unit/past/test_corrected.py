@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from fastseg.errors import OutputError
+from fastseg.past import corrected
+from fastseg.past.build import build_report
 from fastseg.phantom import make_phantom
-from fastseg.qc import corrected
-from fastseg.qc.build import build_report
 from fastseg.qc.editors import manual_path
-from tests.unit.qc.past_runs import PastRun, details, digest, entries, save_mask
+from tests.unit.past.past_runs import PastRun, details, digest, entries, save_mask
 
 _FLAGGED = {
     "status": "ok_flagged",

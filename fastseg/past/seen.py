@@ -15,9 +15,9 @@ from fastseg.cohort.job import Status
 from fastseg.errors import InputError, OutputError
 from fastseg.nifti import read_volume
 from fastseg.nifti_header import Frame
-from fastseg.qc.corrected import describe_corrected, on_grid, read_corrected, read_mask
+from fastseg.past.corrected import describe_corrected, on_grid, read_corrected, read_mask
+from fastseg.past.volumes import Finished, Found, centerline_path, reasons_of
 from fastseg.qc.editors import manual_path
-from fastseg.qc.volumes import Finished, Found, centerline_path, reasons_of
 from fastseg.volume import SCT_RPI, Volume
 
 __all__ = ["Seen", "line_of", "look"]

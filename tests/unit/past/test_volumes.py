@@ -11,10 +11,10 @@ import pytest
 
 from fastseg.cohort.job import Status
 from fastseg.cohort.ledger import read_ledgers
-from fastseg.qc.build import build_report
+from fastseg.past.build import build_report
+from fastseg.past.volumes import Finished, Places, of_ledger, of_sidecars, read_record
 from fastseg.qc.editors import manual_path
-from fastseg.qc.volumes import Finished, Places, of_ledger, of_sidecars, read_record
-from tests.unit.qc.past_runs import PastRun, digest, entries, save_mask
+from tests.unit.past.past_runs import PastRun, digest, entries, save_mask
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from fastseg.errors import InputError, OutputError
-from fastseg.qc import past
-from fastseg.qc.build import Built, build_report, selection
+from fastseg.past import entries as past_entries
+from fastseg.past.build import Built, build_report, selection
 from fastseg.qc.editors import manual_path
 from fastseg.qc.pictures import draw
 from fastseg.qc.report import Report
-from tests.unit.qc.past_runs import PastRun, details, digest, entries, save_mask
+from tests.unit.past.past_runs import PastRun, details, digest, entries, save_mask
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_pictures_show_flagged_slices_and_follow_a_centerline_that_was_saved(
         notes=notes,
         measures={"CentreJumpMm": 7.0},
     )
-    monkeypatch.setattr(past, "draw", noting)
+    monkeypatch.setattr(past_entries, "draw", noting)
     build_report(run.out, report)
     save_mask(run.out / "t2_centerline.nii.gz", line)
     build_report(run.out, report, overwrite=True)
@@ -295,7 +295,7 @@ def test_a_bug_in_a_picture_costs_that_picture_only(
         raise ZeroDivisionError("a bug")
 
     mask = run.add("a.nii.gz")
-    monkeypatch.setattr(past, "draw", broken)
+    monkeypatch.setattr(past_entries, "draw", broken)
     assert build_report(run.out, report).without_pictures == 1
     assert entries(report)["a.nii.gz"]["slices"] == 6
     assert "a bug" in _notes(report, mask)
@@ -313,7 +313,7 @@ def test_a_sidecar_that_somebody_wrote_to_costs_the_header_only(run: PastRun, re
 def test_volumes_larger_than_the_memory_are_made_one_by_one(
     run: PastRun, report: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(past, "budget_bytes", lambda: 1)
+    monkeypatch.setattr(past_entries, "budget_bytes", lambda: 1)
     for k in range(4):
         run.add(f"{k}.nii.gz")
     assert build_report(run.out, report, threads=4).without_pictures == 0

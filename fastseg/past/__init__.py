@@ -1,0 +1,1 @@
+"""Runs of the past, from what they left: shown in the report, with masks that were corrected since."""
