@@ -307,7 +307,8 @@ def served(tmp_path: Path) -> Iterator[tuple[str, type[_Served]]]:
     """Address of a served report of 12 volumes, and its handler."""
     reports.write(tmp_path, [reports.row(number) for number in range(12)])
     (tmp_path / "served.json").write_text('{"marks": true, "viewer": true}', encoding="ascii")
-    (tmp_path / "volume.html").write_text("<!DOCTYPE html><title>3D</title>", encoding="ascii")
+    blank = '<!DOCTYPE html><title>3D</title><link rel="icon" href="data:,">'  # else it is asked for
+    (tmp_path / "volume.html").write_text(blank, encoding="ascii")
     handler = type("Handler", (_Served,), {"marks": [], "refuse": False})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -20,6 +20,7 @@ from fastseg.cli import Exit
 from fastseg.qc.entry import detail_of, row_of
 from fastseg.qc.report import Report
 from tests.phantom_files import fastseg
+from tests.unit.viewer.page_client import hear_ctrl_c
 
 _QUIET = {"SSH_CONNECTION": "", "DISPLAY": ":99", "BROWSER": "true"}
 
@@ -44,6 +45,7 @@ class _Served:
             stderr=subprocess.PIPE,
             text=True,
             env=os.environ | _QUIET | environment,
+            preexec_fn=hear_ctrl_c,
         )
         assert self.process.stdout is not None
         assert select.select([self.process.stdout], [], [], 60)[0], "no address within a minute"

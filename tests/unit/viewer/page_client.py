@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,6 +25,11 @@ from tests.phantom_files import save
 
 # Far more than anything here takes: only a hang meets it.
 _PATIENCE = 60.0
+
+
+def hear_ctrl_c() -> None:
+    """Undo, in a process that is about to start, what shells do to what runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Answer(NamedTuple):
@@ -112,8 +119,12 @@ class Viewing:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         # Not by communicate: that knows nothing of what was read ahead with the lines.
+        killer = threading.Timer(_PATIENCE, self.process.kill)
+        killer.start()
         said, out = self.said + self.process.stderr.read(), self.process.stdout.read()
-        return self.process.wait(_PATIENCE), out, said
+        code = self.process.wait(_PATIENCE)
+        killer.cancel()
+        return code, out, said
 
 
 @contextmanager
@@ -131,6 +142,7 @@ def viewing(*words: object, cwd: Path, terminal: bool = False) -> Iterator[Viewi
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
     try:
         yield Viewing(process, ours)
