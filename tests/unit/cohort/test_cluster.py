@@ -26,6 +26,7 @@ from fastseg.compilation import load_kernels
 from fastseg.errors import EngineUnavailable, OptionError
 from fastseg.options import Options
 from fastseg.outputs import outputs_of
+from fastseg.qc.report import Report
 from tests.phantom_files import fastseg, files_below, save_phantom
 
 distributed = pytest.importorskip("distributed")
@@ -93,13 +94,17 @@ def test_run_on_two_processes_gives_the_bytes_of_a_run_on_threads(tmp_path: Path
     (tmp_path / "in" / "bad.nii.gz").write_bytes(b"not a volume")
     words = ("run", tmp_path / "in", "-c", "t2", "--save-centerline", "--preview", "--csa")
 
-    code, stdout, _ = fastseg(*words, "-o", tmp_path / "threads", "--jobs", 2)
-    on_dask = (*words, "-o", tmp_path / "dask", "--cluster", "local", "--jobs", 2)
+    reports = {name: tmp_path / f"qc of {name}" for name in ("threads", "dask")}
+    code, stdout, _ = fastseg(*words, "-o", tmp_path / "threads", "--jobs", 2, "--qc", reports["threads"])
+    on_dask = (
+        *words, "-o", tmp_path / "dask", "--cluster", "local", "--jobs", 2, "--qc", reports["dask"]
+    )  # fmt: skip
     dask_code, dask_stdout, stderr = fastseg(*on_dask)
 
     assert (code, dask_code) == (3, 3)
     assert sorted(dask_stdout.replace("/dask/", "/threads/").split()) == sorted(stdout.split())
     assert results(tmp_path / "dask") == results(tmp_path / "threads")
+    assert shown(reports["dask"]) == shown(reports["threads"])
     assert "distributed" not in stderr
     assert "Traceback" not in stderr
 
@@ -107,6 +112,17 @@ def test_run_on_two_processes_gives_the_bytes_of_a_run_on_threads(tmp_path: Path
 
     assert code == 3
     assert "1 bad_input, 4 cached" in stderr
+
+
+def shown(report: Path) -> dict[str, object]:
+    """What a QC report has of each volume, and which pictures."""
+    return {
+        row["name"]: [
+            *(row[key] for key in ("status", "slices", "area_mm2", "mask", "message")),
+            *(path.suffix for path in sorted(report.glob(f"volumes/*/{row['id']}*g"))),
+        ]
+        for row in Report(report).rows()
+    }
 
 
 def results(out: Path) -> dict[str, object]:
@@ -127,6 +143,9 @@ def results(out: Path) -> dict[str, object]:
                 line["name"]: {k: v for k, v in line.items() if k not in ("at", "seconds", "outputs")}
                 for line in ends
             }
+        elif path.suffix == ".log":
+            text = path.read_text().splitlines()
+            contents[name] = [line for line in text if not line.startswith("seconds ")]
         elif path.suffix != ".tsv" or "csa" in name:
             contents[name] = path.read_bytes()
     return contents

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from fastseg.cohort.fleet_member import Log
 from fastseg.cohort.fleet_worker import Says
 from fastseg.cohort.job import Job, Outcome
 from fastseg.cohort.session import Executor, Plans, Session
+from fastseg.cohort.showing import Showing, Shown
 from fastseg.cohort.stream import Limits
 from fastseg.cohort.work import Manner
 from fastseg.compilation import load_kernels
 from fastseg.errors import NetworkError
 from fastseg.options import Options
 from fastseg.outputs import outputs_of
+from fastseg.qc.report import Report
 from tests.faults.cohort_runs import assert_whole, fill, ledger_lines, results
 from tests.unit.cohort.fake_fleet import CPU
 
@@ -83,6 +86,23 @@ def test_two_processes_leave_the_bytes_that_one_leaves(volumes: Path, tmp_path: 
         if name != "v99.nii.gz":  # known to be none before it is begun
             assert events.index(("begin", name)) < events.index(("end", name))
     assert multiprocessing.active_children() == []
+
+
+def test_processes_write_into_one_qc_report(volumes: Path, tmp_path: Path) -> None:
+    out, showing = tmp_path / "out", Showing(tmp_path / "qc", "phantoms")
+    plans = plans_of(out, volumes)
+    plans = replace(plans, manner=replace(plans.manner, showing=showing))
+    with Shown(showing, out, volumes) as shown, Session(plans, executor=two_processes) as session:
+        for outcome in session.run(jobs_of(volumes, out)):
+            assert isinstance(outcome, Outcome)
+            shown.note(outcome)
+    rows = {row["name"]: row for row in Report(showing.folder).rows()}
+    assert len(rows) == _N_VOLUMES
+    for name, row in rows.items():
+        whole = name != "v99.nii.gz"
+        assert (row["status"], row["pictures"]) == (("ok", True) if whole else ("bad_input", False))
+        pictures = list(showing.folder.glob(f"volumes/*/{row['id']}*g"))
+        assert len(pictures) == (3 if whole else 0)
 
 
 def test_what_was_done_is_not_done_again_and_costs_no_process(volumes: Path, tmp_path: Path) -> None:
@@ -156,6 +176,7 @@ from fastseg.cohort.stream import Limits
 from fastseg.engines.compute import Compute
 from fastseg.options import Options
 from fastseg.outputs import outputs_of
+from fastseg.qc.report import Report
 
 if __name__ == "__main__":
     volume, out = map(Path, sys.argv[1:])
