@@ -56,12 +56,19 @@ def _result_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(path_type=Path),
             help="Add the volumes to the QC report in DIR; see fastseg qc.",
         ),
-        click.option("--qc-dataset", metavar="NAME", default="", help="Name of the data set, for --qc."),
+        click.option(
+            "--qc-dataset",
+            metavar="NAME",
+            default="",
+            show_default="its folder's",
+            help="Name of the data set, for --qc.",
+        ),
         click.option(
             "--qc-subject",
             metavar="NAME",
             default="",
-            help="Name of the subject, for --qc.  [default: of the file's name]",
+            show_default="by each file's name",
+            help="Name of the subject, for --qc.",
         ),
     )
     return with_options(options, command)
