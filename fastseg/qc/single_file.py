@@ -116,6 +116,8 @@ class _Volume:
     def __init__(self, report: Report, row: dict[str, Any], mark: dict[str, Any] | None) -> None:
         key = row["id"]
         detail = report.detail(key)
+        if detail is not None:  # whoever gets the mail has not our disks
+            detail |= {"paths": {}, "commands": {}}
         self.row, self.mark = row, mark
         self.detail = f'fastsegDetail("{key}",{script_json(detail)});\n' if detail is not None else ""
         self.files = {}

@@ -59,7 +59,18 @@ def test_chosen_volumes_are_in_the_page_with_everything(tmp_path: Path) -> None:
     assert (kind, base64.b64decode(content)) == ("data:image/jpeg", _SHEET.image)
     assert files[keys[0]]["outline"].startswith("data:image/png;base64,")
     assert base64.b64decode(files[keys[0]]["thumb"].partition(",")[2]) == _SHEET.thumbnail
-    assert details[keys[0]] == report.detail(keys[0])
+    detail = report.detail(keys[0])
+    assert detail is not None
+    assert details[keys[0]] == detail | {"paths": {}, "commands": {}}
+
+
+def test_no_path_of_this_machine_is_mailed(tmp_path: Path) -> None:
+    report, keys = _fill(tmp_path / "qc", ["a.nii"])
+    write_single_file(report, tmp_path / "one.html", keys)
+    page = (tmp_path / "one.html").read_text()
+    assert "/in/x" in json.dumps(report.detail(keys[0]))
+    assert "/in/x" not in page
+    assert str(tmp_path) not in page
 
 
 def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
