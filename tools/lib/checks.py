@@ -22,7 +22,7 @@ _DESCRIPTION = """\
 Run everything that CI runs, in an environment of its own (.venv-test, made when pyproject.toml changes).
 
   tools/test                      all of it
-  tools/test --quick              without packaging, golden, fault and browser tests: under four minutes
+  tools/test --quick              without packaging, golden, fault and browser tests: under five minutes
   tools/test --quick -- -k crops  arguments after -- go to pytest
   tools/test --only types         one step
   tools/test --slow               soak and kill tests, and nothing else
