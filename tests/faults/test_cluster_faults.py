@@ -106,6 +106,8 @@ def test_volumes_of_killed_workers_are_done_again_and_one_that_kills_them_is_fou
         code, _, stderr = fastseg(
             "run", folder, "-c", "t2", "-o", out, "--cluster", workers.scheduler_address
         )
+        # Dask's own end trips over a worker that is just being started again.
+        workers.wait_for_workers(2, timeout=60)
 
     assert code == 3, stderr
     found = statuses(out)
