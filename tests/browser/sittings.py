@@ -110,8 +110,9 @@ class Viewer:
 
     def dots(self, plane: str) -> Any:
         """(n, 2) pixels of the window at which points are drawn."""
-        # In one go: each redraw makes new ones.
-        return np.array(self.page.locator(f"#{plane} .point .heart").evaluate_all(_MIDDLES))
+        # In one go: each redraw makes new ones. Floats: the mouse refuses NumPy's integers.
+        middles = self.page.locator(f"#{plane} .point .heart").evaluate_all(_MIDDLES)
+        return np.array(middles, float).reshape(-1, 2)
 
     def rows(self) -> int:
         return self.page.locator("#points li").count()
