@@ -22,11 +22,11 @@ from typing import Any
 
 from fastseg.cohort.job import Job
 from fastseg.cohort.memory import budget_bytes, tame_allocator
-from fastseg.cohort.observer import Stage
-from fastseg.cohort.planning import Wanted, plan
+from fastseg.cohort.plan.planning import Wanted, plan
 from fastseg.cohort.segmenters import Segmenters
 from fastseg.cohort.session import Plans, Session
-from fastseg.cohort.stream import Limits
+from fastseg.cohort.stream.observer import Stage
+from fastseg.cohort.stream.stream import Limits
 from fastseg.cohort.work import Manner, Work
 from fastseg.compilation import load_kernels
 from fastseg.options import Options

@@ -1,7 +1,7 @@
 """Where the results of an input go, and that they appear there whole or not at all.
 
 Names are SCT's: ``<input>_seg.nii.gz``, for soft results too; the sidecar says which it is. (``_softseg`` is
-for data sets, where both lie side by side: `fastseg.cohort.naming`.) Beside it ``<input>_seg.json``,
+for data sets, where both lie side by side: `fastseg.cohort.plan.naming`.) Beside it ``<input>_seg.json``,
 ``<input>_centerline.nii.gz``, ``<input>_overlay.png`` and ``<input>_csa.tsv``; and ``<input>_points.json``,
 where what was drawn by hand lies. Whoever wants an uncompressed mask names it: ``-o mask.nii``.
 """

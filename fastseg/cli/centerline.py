@@ -9,7 +9,7 @@ import click
 
 from fastseg.cli import Exit
 from fastseg.cli.shared import compute_of, load_needed_kernels, locating_options, usable_threads
-from fastseg.cohort.places import Folders
+from fastseg.cohort.plan.places import Folders
 from fastseg.errors import InputError, OptionError
 from fastseg.outputs import is_volume_name, outputs_of, publish, split_suffix, write_file
 

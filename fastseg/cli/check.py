@@ -18,8 +18,8 @@ from fastseg.errors import FastsegError, OptionError
 
 if TYPE_CHECKING:
     from fastseg.cohort.forecast import Speed
-    from fastseg.cohort.inputs import Refused
-    from fastseg.cohort.planning import Wanted
+    from fastseg.cohort.job import Refused
+    from fastseg.cohort.plan.planning import Wanted
     from fastseg.cohort.preflight import Candidate, Checked, Finding
 
 __all__ = ["command"]
@@ -137,7 +137,7 @@ def command(
     4 errors in all, 5 no volume found.
     """
     from fastseg.cohort.memory import budget_bytes
-    from fastseg.cohort.planning import Wanted
+    from fastseg.cohort.plan.planning import Wanted
     from fastseg.options import Options
 
     if file is not None and not file.absolute().parent.is_dir():
@@ -170,12 +170,12 @@ def _found(
     inputs: tuple[str, ...], out: Path | None, wanted: Wanted, chosen: dict[str, tuple[str, ...]]
 ) -> tuple[list[Candidate], Sequence[Refused], tuple[str, ...], int, Path | None]:
     """What a run would work on: volumes, unreadable folders, remarks, how many are excluded, and OUT."""
-    from fastseg.cohort.exclusion import Exclusions
-    from fastseg.cohort.lists import Row
-    from fastseg.cohort.places import Folders
-    from fastseg.cohort.planning import PARTICIPANT, Selection, plan
+    from fastseg.cohort.plan.exclusion import Exclusions
+    from fastseg.cohort.plan.lists import Row
+    from fastseg.cohort.plan.places import Folders
+    from fastseg.cohort.plan.planning import PARTICIPANT, Selection, plan
+    from fastseg.cohort.plan.words import gather
     from fastseg.cohort.preflight import Candidate
-    from fastseg.cohort.words import gather
 
     selection = Selection(**chosen)
     of_data_set = len(inputs) == 3 and inputs[2] == PARTICIPANT
@@ -228,7 +228,7 @@ def _tell(report: _Report, form: str | None, file: Path | None) -> None:
 
 
 def _table(report: _Report) -> str:
-    from fastseg.cohort.words import counted
+    from fastseg.cohort.plan.words import counted
 
     volumes = len(report.checked)
     warned = sum(each.severity == "warning" for each in report.checked)

@@ -25,9 +25,8 @@ from fastseg.cli.shared import TERMINATED, opening
 from fastseg.errors import FastsegError, OutputError
 
 if TYPE_CHECKING:
-    from fastseg.cohort.inputs import Refused
-    from fastseg.cohort.job import Job, Outcome
-    from fastseg.cohort.planning import Plan
+    from fastseg.cohort.job import Job, Outcome, Refused
+    from fastseg.cohort.plan.planning import Plan
     from fastseg.cohort.session import Session
     from fastseg.cohort.showing import Shown
 
@@ -71,7 +70,7 @@ class _Told:
 
     def add(self, each: Outcome | Refused) -> None:
         """Tell of one volume."""
-        from fastseg.cohort.inputs import Refused
+        from fastseg.cohort.job import Refused
         from fastseg.cohort.report import volume_record
 
         record = volume_record(each, self._out)

@@ -252,7 +252,7 @@ def _volume(effort: Effort, image: Volume, folder: Path) -> dict[str, Any]:
 def _cohort(effort: Effort, folder: Path) -> dict[str, Any]:
     """Wall seconds of a cohort with one worker and with all, ledger, sidecars and all."""
     from fastseg.cohort.memory import tame_allocator
-    from fastseg.cohort.planning import Wanted, plan
+    from fastseg.cohort.plan.planning import Wanted, plan
     from fastseg.nifti import new_template, write_volume
     from fastseg.options import Options
     from fastseg.phantom import make_phantom
@@ -277,7 +277,7 @@ def _run(jobs: Any, root: Path, out: Path, workers: int) -> dict[str, Any]:
     """Run a cohort once; networks are opened before the clock starts."""
     from fastseg.cohort.memory import budget_bytes
     from fastseg.cohort.session import Plans, Session
-    from fastseg.cohort.stream import Limits
+    from fastseg.cohort.stream.stream import Limits
     from fastseg.cohort.work import Manner
 
     limits = Limits(workers=workers, memory=budget_bytes())

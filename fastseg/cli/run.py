@@ -33,7 +33,7 @@ from fastseg.outputs import Kind
 if TYPE_CHECKING:
     from fastseg.cohort.job import Job, Outcome
     from fastseg.cohort.ledger import Shard
-    from fastseg.cohort.planning import Plan, Selection, Wanted
+    from fastseg.cohort.plan.planning import Plan, Selection, Wanted
     from fastseg.cohort.session import Plans, Session
     from fastseg.cohort.showing import Showing, Shown
 
@@ -62,7 +62,7 @@ def command(inputs: tuple[str, ...], **given: Any) -> int:
 
 
 def _run(inputs: tuple[str, ...], given: dict[str, Any]) -> int:
-    from fastseg.cohort.planning import PARTICIPANT, plan
+    from fastseg.cohort.plan.planning import PARTICIPANT, plan
 
     viewer = given["detector"] == "viewer"
     if viewer and given["file_centerline"] is not None:
@@ -90,7 +90,7 @@ def _run(inputs: tuple[str, ...], given: dict[str, Any]) -> int:
 
 
 def _wanted(given: dict[str, Any]) -> Wanted:
-    from fastseg.cohort.planning import Wanted
+    from fastseg.cohort.plan.planning import Wanted
     from fastseg.options import Options
 
     threshold, soft, detector = given["threshold"], given["soft"], given["detector"]
@@ -129,7 +129,7 @@ def _wanted(given: dict[str, Any]) -> Wanted:
 
 
 def _selection(given: dict[str, Any]) -> Selection:
-    from fastseg.cohort.planning import Selection
+    from fastseg.cohort.plan.planning import Selection
 
     return Selection(
         participants=given["participants"],
@@ -256,7 +256,7 @@ def _segment(job: Job, wanted: Wanted, given: dict[str, Any], showing: Showing |
 def _plans(wanted: Wanted, given: dict[str, Any], showing: Showing | None, *, out: Path, root: Path) -> Plans:
     from fastseg.cohort.memory import budget_bytes, tame_allocator
     from fastseg.cohort.session import Plans
-    from fastseg.cohort.stream import Limits
+    from fastseg.cohort.stream.stream import Limits
     from fastseg.cohort.work import Manner
 
     if given["cluster"] == "slurm" and not given["jobs"]:
@@ -299,11 +299,11 @@ def _session(plans: Plans, reporter: Reporter, given: dict[str, Any]) -> Session
             raise OptionError(
                 f"--device {plans.compute.device}: a worker of --cluster takes one GPU: give --device cuda"
             )
-        from fastseg.cohort.cluster import open_cluster
+        from fastseg.cohort.cluster.connection import open_cluster
 
         return Session(plans, reporter, executor=partial(open_cluster, given["cluster"]))
     if len(gpus) > 1:
-        from fastseg.cohort.fleet import open_fleet
+        from fastseg.cohort.fleet.parent import open_fleet
 
         computes = [*map(plans.compute.on_gpu, gpus)]
         return Session(plans, reporter, executor=lambda plans, begins, _: open_fleet(computes, plans, begins))
@@ -334,7 +334,7 @@ def _cohort(
 
 def _stdin(given: dict[str, Any], wanted: Wanted, out: Path) -> int:
     from fastseg.cli.cohort import Telling, run_stdin
-    from fastseg.cohort.stdin import read_stdin_jobs
+    from fastseg.cohort.plan.stdin import read_stdin_jobs
 
     reporter = Reporter(None, quiet=given["quiet"], as_json=given["log_json"])
     jobs = read_stdin_jobs(sys.stdin.buffer, out, wanted)
@@ -351,7 +351,7 @@ def _stdin(given: dict[str, Any], wanted: Wanted, out: Path) -> int:
 
 def _describe(planned: Plan) -> None:
     """Write dataset_description.json, unless somebody has."""
-    from fastseg.cohort.bids import dataset_description
+    from fastseg.cohort.plan.bids import dataset_description
     from fastseg.sidecar import write_json
 
     path = planned.out / "dataset_description.json"

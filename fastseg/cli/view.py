@@ -90,7 +90,7 @@ def command(
 
 
 def _view(volume: Path, out: Path | None, frame: Frame | None, port: int, *, browser: bool) -> int:
-    from fastseg.cohort.places import Folders
+    from fastseg.cohort.plan.places import Folders
     from fastseg.viewer.drawing import Drawing
 
     if volume.is_dir():
@@ -128,7 +128,7 @@ def _view_failed(
     run: bool,
 ) -> int:
     from fastseg.cohort.ledger import read_ledgers
-    from fastseg.cohort.words import counted
+    from fastseg.cohort.plan.words import counted
     from fastseg.viewer.failed import find_failed, reruns
 
     history = read_ledgers(out)
@@ -172,7 +172,7 @@ def _say_saved(drawing: Drawing) -> None:
 
 def _run_again(commands: list[Rerun], drawn: list[Failed], *, run: bool) -> int:
     """Run what takes the points up, or say what would."""
-    from fastseg.cohort.words import counted
+    from fastseg.cohort.plan.words import counted
 
     codes = [int(Exit.OK)]
     for each in commands:

@@ -14,7 +14,7 @@ from fastseg.outputs import Outputs
 if TYPE_CHECKING:
     from fastseg.nifti_header import Frame
 
-__all__ = ["Job", "Outcome", "Status"]
+__all__ = ["Job", "Outcome", "Refused", "Status"]
 
 
 class Status(StrEnum):
@@ -101,3 +101,19 @@ class Outcome:
     measures: Mapping[str, float] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     record: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something that the user named, or that was met, and that cannot become a job.
+
+    Parameters
+    ----------
+    name : of the folder, relative to the data set; or of the volume, as it was given
+    message : what is wrong and what to do, on one line
+    status : what it counts as
+    """
+
+    name: str
+    message: str
+    status: Status = Status.BAD_INPUT

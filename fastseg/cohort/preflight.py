@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fastseg.cohort.bids import contrast_of_suffix
 from fastseg.cohort.memory import budget_bytes, needed_bytes
+from fastseg.cohort.plan.bids import contrast_of_suffix
 from fastseg.errors import InputError
 from fastseg.networks.network import ANY_CONTRAST
 from fastseg.nifti import VolumeFacts, probe_volume, read_volume

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastseg import __version__
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Outcome, Status
+from fastseg.cohort.job import Outcome, Refused, Status
 from fastseg.cohort.ledger import History
 from fastseg.cohort.resume import relative
 from fastseg.outputs import write_file

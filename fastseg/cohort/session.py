@@ -12,14 +12,13 @@ from typing import Protocol, Self
 
 from fastseg import __version__
 from fastseg.cohort.fingerprints import Fingerprint, fingerprint_record
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome, Status
+from fastseg.cohort.job import Job, Outcome, Refused, Status
 from fastseg.cohort.ledger import History, Ledger, Shard, read_ledgers
 from fastseg.cohort.logs import write_log
-from fastseg.cohort.observer import Nobody, Observer
 from fastseg.cohort.resume import Resume, key_of, relative, remove_leftovers
 from fastseg.cohort.segmenters import Segmenters
-from fastseg.cohort.stream import Limits, Stream, Told
+from fastseg.cohort.stream.observer import Nobody, Observer
+from fastseg.cohort.stream.stream import Limits, Stream, Told
 from fastseg.cohort.work import Manner
 from fastseg.engines.compute import AUTO, Compute
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from playwright.sync_api import FilePayload, Page, expect
 
-from fastseg.cohort.exclusion import Exclusions
+from fastseg.cohort.plan.exclusion import Exclusions
 from tests.browser import reports
 
 # Names that no YAML list has plain, and two volumes whose files have the same name.

@@ -17,7 +17,7 @@ import pytest
 from fastseg import serving
 from fastseg.cli import sitting
 from fastseg.cohort.job import Job
-from fastseg.cohort.planning import Wanted, plan
+from fastseg.cohort.plan.planning import Wanted, plan
 from fastseg.options import Options
 from fastseg.phantom import make_phantom
 from tests.phantom_files import fastseg, files_below, save, save_phantom, voxels_of

@@ -13,11 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastseg.cohort import cluster_worker
-
 
 def dask_setup(worker: Any) -> None:
-    real = cluster_worker.segment
+    real = worker.segment
 
     def segment(duty: Any, key: str, job: Any, engine: str = "") -> Any:
         beside = job.source.parent / job.source.name.split(".")[0]
@@ -26,7 +24,7 @@ def dask_setup(worker: Any) -> None:
             died = len(deaths.read_bytes()) if deaths.exists() else 0
             if died < int(kills.read_text()):
                 deaths.write_bytes(b"x" * (died + 1))
-                leave_half_a_result(job.outputs.folder, cluster_worker.stage_tag(duty, key))
+                leave_half_a_result(job.outputs.folder, worker.stage_tag(duty, key))
                 os.kill(os.getpid(), signal.SIGKILL)
         if beside.with_suffix(".waits").exists():
             beside.with_suffix(".began").touch()
@@ -34,7 +32,7 @@ def dask_setup(worker: Any) -> None:
                 time.sleep(0.02)
         return real(duty, key, job, engine)
 
-    cluster_worker.segment = segment
+    worker.segment = segment
 
 
 def leave_half_a_result(folder: Path, tag: str) -> None:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fastseg.cohort.admission as admission
 import fastseg.cohort.ledger as ledger
+import fastseg.cohort.stream.admission as admission
 import fastseg.cohort.work as work
 import fastseg.outputs as outputs
 from fastseg.cli import program

@@ -47,7 +47,7 @@ def dies_at_once(_: str) -> None:
 
 def _as_a_fleet() -> None:
     from fastseg.cohort import session
-    from fastseg.cohort.fleet import open_fleet
+    from fastseg.cohort.fleet.parent import open_fleet
     from fastseg.engines.compute import Compute
 
     whole, cpu = session.Session, Compute(device="cpu", engine="onnxruntime")

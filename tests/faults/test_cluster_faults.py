@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort import cluster_client
+from fastseg.cohort.cluster import client
 from tests.phantom_files import fastseg, files_below, save_phantom, voxels_of
 
 distributed = pytest.importorskip("distributed")
@@ -128,7 +128,7 @@ def test_volumes_of_killed_workers_are_done_again_and_one_that_kills_them_is_fou
 def test_run_outlives_a_scheduler_that_is_restarted(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cluster_client, "_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(client, "_LOOK_SECONDS", 0.2)
     folder, out = tmp_path / "in", tmp_path / "out"
     make_phantoms(folder, 4)
     (folder / "v1.waits").touch()
@@ -162,8 +162,8 @@ def test_run_outlives_a_scheduler_that_is_restarted(
 def test_scheduler_that_does_not_come_back_ends_the_run_and_what_was_done_is_kept(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_client, "_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr(cluster_client, "_PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(client, "_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(client, "_PATIENCE_SECONDS", 1.0)
     folder, out = tmp_path / "in", tmp_path / "out"
     make_phantoms(folder, 8)
     (folder / "v1.waits").touch()

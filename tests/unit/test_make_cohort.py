@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastseg.cohort.bids import index_bids
+from fastseg.cohort.plan.bids import index_bids
 from fastseg.nifti import read_volume
 from fastseg.volume import Grid, Volume
 from tests.phantom_files import files_below, save_phantom

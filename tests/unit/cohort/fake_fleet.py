@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from fastseg.cohort import fleet_places
-from fastseg.cohort.fleet_worker import Asks, Begins, Ended, Go, Hand, Raised, Share, Stop
+from fastseg.cohort.fleet import places
+from fastseg.cohort.fleet.worker import Asks, Begins, Ended, Go, Hand, Raised, Share, Stop
 from fastseg.cohort.job import Job, Outcome, Status
 from fastseg.cohort.session import Plans
-from fastseg.cohort.stream import Limits
+from fastseg.cohort.stream.stream import Limits
 from fastseg.cohort.work import Manner
 from fastseg.engines.compute import Compute
 from fastseg.options import Options
@@ -53,7 +53,7 @@ class Script:
             self.members.append(FakeMember(self, label, share, mail))
             return self.members[-1]
 
-        monkeypatch.setattr(fleet_places, "Member", make)
+        monkeypatch.setattr(places, "Member", make)
         return self
 
     def done_by(self) -> dict[str, int]:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fastseg.centerline import Centerline
 from fastseg.cohort.job import Job, Outcome
-from fastseg.cohort.observer import Observer
-from fastseg.cohort.stream import Limits, Stream, Told
+from fastseg.cohort.stream.observer import Observer
+from fastseg.cohort.stream.stream import Limits, Stream, Told
 from fastseg.cohort.work import Manner
 from fastseg.errors import CordNotFound
 from fastseg.networks.packs import find_pack

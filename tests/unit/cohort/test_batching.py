@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from fastseg.cohort import batching
-from fastseg.cohort.batching import Batch, Batcher
+from fastseg.cohort.stream import batching
+from fastseg.cohort.stream.batching import Batch, Batcher
 from tests.fake_engines import FakeEngine
 
 _Images = NDArray[np.float32]

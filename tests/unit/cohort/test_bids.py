@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastseg import __version__
-from fastseg.cohort.bids import dataset_description, index_bids
+from fastseg.cohort.plan.bids import dataset_description, index_bids
 from fastseg.errors import InputError, OptionError
 from tests.unit.cohort.trees import locked, touch
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from fastseg.cohort import cluster_client, cluster_worker
-from fastseg.cohort.cluster import open_cluster
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome, Status
+from fastseg.cohort.cluster import client as cluster_client
+from fastseg.cohort.cluster import worker as cluster_worker
+from fastseg.cohort.cluster.connection import open_cluster
+from fastseg.cohort.job import Job, Outcome, Refused, Status
 from fastseg.cohort.memory import rss_bytes
 from fastseg.cohort.session import Plans
-from fastseg.cohort.stream import Limits
+from fastseg.cohort.stream.stream import Limits
 from fastseg.cohort.work import Manner
 from fastseg.compilation import load_kernels
 from fastseg.errors import EngineUnavailable, OptionError
@@ -340,7 +340,7 @@ def test_user_is_told_that_no_worker_comes(
 def test_wrong_place_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, message: str
 ) -> None:
-    monkeypatch.setattr("fastseg.cohort.cluster._CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("fastseg.cohort.cluster.connection._CONNECT_SECONDS", 0.3)
     with pytest.raises(OptionError, match=message), open_cluster(where, plans_of(tmp_path), unheard):
         pass
 

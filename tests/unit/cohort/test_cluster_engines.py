@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.cluster import open_cluster
+from fastseg.cohort.cluster.connection import open_cluster
 from fastseg.cohort.job import Job, Outcome
 from fastseg.cohort.segmenters import Segmenters
 from fastseg.cohort.session import Plans
-from fastseg.cohort.stream import Told
+from fastseg.cohort.stream.stream import Told
 from fastseg.cohort.work import Manner
 from fastseg.compilation import load_kernels
 from fastseg.engines.compute import Compute

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.exclusion import Exclusions
+from fastseg.cohort.plan.exclusion import Exclusions
 from fastseg.errors import InputError
 
 _NAMES = (

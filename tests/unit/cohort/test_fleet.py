@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort import fleet_places
-from fastseg.cohort.fleet import Fleet, open_fleet
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome, Status
-from fastseg.cohort.stream import Told
+from fastseg.cohort.fleet import places
+from fastseg.cohort.fleet.parent import Fleet, open_fleet
+from fastseg.cohort.job import Job, Outcome, Refused, Status
+from fastseg.cohort.stream.stream import Told
 from fastseg.engines.compute import Compute
 from fastseg.errors import EngineBuildError, EngineUnavailable, NetworkError, OptionError, OutputError
 from tests.unit.cohort.fake_fleet import Dies, FakeMember, Script, fake_jobs, plans_of
@@ -382,14 +381,14 @@ def test_a_process_that_cannot_be_started_leaves_its_work_to_others(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    make = fleet_places.Member
+    make = places.Member
 
     def refuse(label: str, *given: object) -> object:
         if label == "cuda:0":
             raise OSError(11, "Resource temporarily unavailable")
         return make(label, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fleet_places, "Member", refuse)
+    monkeypatch.setattr(places, "Member", refuse)
     assert set(run_all(fake_jobs(tmp_path, 6), tmp_path).values()) == {"ok"}
     assert "cuda:0 is left out: no process can be started (Resource temporarily" in caplog.text
 

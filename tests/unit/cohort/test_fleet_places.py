@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.fleet_places import Sent, places_for
+from fastseg.cohort.fleet.places import Sent, places_for
 from fastseg.cohort.memory import rss_bytes
 from fastseg.engines.compute import Compute
 from fastseg.errors import OptionError

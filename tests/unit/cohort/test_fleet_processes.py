@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from fastseg.cohort.fleet import open_fleet
-from fastseg.cohort.fleet_member import Log
-from fastseg.cohort.fleet_worker import Says
+from fastseg.cohort.fleet.member import Log
+from fastseg.cohort.fleet.parent import open_fleet
+from fastseg.cohort.fleet.worker import Says
 from fastseg.cohort.job import Job, Outcome
 from fastseg.cohort.session import Executor, Plans, Session
 from fastseg.cohort.showing import Showing, Shown
-from fastseg.cohort.stream import Limits
+from fastseg.cohort.stream.stream import Limits
 from fastseg.cohort.work import Manner
 from fastseg.compilation import load_kernels
 from fastseg.errors import NetworkError
@@ -169,10 +169,10 @@ def test_a_line_is_said_again_by_whoever_said_it_and_by_nobody_else(caplog: pyte
 _FORGETFUL = """
 import sys
 from pathlib import Path
-from fastseg.cohort.fleet import open_fleet
+from fastseg.cohort.fleet.parent import open_fleet
 from fastseg.cohort.job import Job
 from fastseg.cohort.session import Plans
-from fastseg.cohort.stream import Limits
+from fastseg.cohort.stream.stream import Limits
 from fastseg.engines.compute import Compute
 from fastseg.options import Options
 from fastseg.outputs import outputs_of
@@ -224,7 +224,7 @@ def test_even_the_first_process_hears_no_ctrl_c_before_it_can_ignore_it(tmp_path
     script = tmp_path / "first.py"
     script.write_text(
         "import multiprocessing, signal\n"
-        "from fastseg.cohort.fleet_member import _parting_signals_held\n"
+        "from fastseg.cohort.fleet.member import _parting_signals_held\n"
         "def born_with():\n"
         "    print(sorted(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())))\n"
         "if __name__ == '__main__':\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.inputs import find_matching, find_volumes, is_pattern
+from fastseg.cohort.plan.inputs import find_matching, find_volumes, is_pattern
 from fastseg.errors import InputError
 from tests.unit.cohort.trees import locked, touch
 

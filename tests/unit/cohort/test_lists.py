@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.lists import Row, parse_line, read_list
+from fastseg.cohort.plan.lists import Row, parse_line, read_list
 from fastseg.errors import InputError, OptionError
 from fastseg.options import Options
 from tests.unit.cohort.trees import touch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.naming import Scheme, name_outputs
+from fastseg.cohort.plan.naming import Scheme, name_outputs
 from fastseg.errors import OptionError
 from fastseg.outputs import Kind, is_result_name
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.places import Claims, Folders
+from fastseg.cohort.plan.places import Claims, Folders
 from fastseg.errors import OptionError, OutputError
 from fastseg.outputs import Outputs, outputs_of
 from tests.unit.cohort.trees import touch

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.naming import Scheme
-from fastseg.cohort.planning import Plan, Selection, Wanted, plan
+from fastseg.cohort.plan.naming import Scheme
+from fastseg.cohort.plan.planning import Plan, Selection, Wanted, plan
 from fastseg.errors import FastsegError, InputError, OptionError, OutputError
 from fastseg.options import Options
 from tests.unit.cohort.trees import locked, touch
@@ -364,7 +364,7 @@ def test_files_are_not_looked_at_one_by_one(here: Path, monkeypatch: pytest.Monk
 
 def test_planning_loads_nothing_heavy() -> None:
     code = (
-        "import sys; import fastseg.cohort.planning, fastseg.cohort.stdin\n"
+        "import sys; import fastseg.cohort.plan.planning, fastseg.cohort.plan.stdin\n"
         "print(sorted({'numpy', 'numba', 'nibabel', 'yaml', 'onnxruntime', 'click'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from fastseg import __version__
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome, Status
+from fastseg.cohort.job import Job, Outcome, Refused, Status
 from fastseg.cohort.ledger import History, Ledger, read_ledgers
 from fastseg.cohort.report import SUMMARY, causes, run_report, summary_text, volume_record, write_summary
 from fastseg.errors import OutputError

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from fastseg.cohort import session
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome, Status
+from fastseg.cohort.job import Job, Outcome, Refused, Status
 from fastseg.cohort.ledger import FOLDER, Ledger, Shard, read_ledgers
-from fastseg.cohort.observer import Nobody
 from fastseg.cohort.session import Executor, Plans, Session
-from fastseg.cohort.stream import Limits, Told
+from fastseg.cohort.stream.observer import Nobody
+from fastseg.cohort.stream.stream import Limits, Told
 from fastseg.cohort.work import Manner, Work, segment_file
 from fastseg.errors import OptionError, OutputError
 from tests.phantom_files import files_below

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job
-from fastseg.cohort.planning import Wanted
-from fastseg.cohort.stdin import read_stdin_jobs
+from fastseg.cohort.job import Job, Refused
+from fastseg.cohort.plan.planning import Wanted
+from fastseg.cohort.plan.stdin import read_stdin_jobs
 from fastseg.errors import OptionError, OutputError
 from fastseg.options import Options
 from tests.unit.cohort.trees import touch

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastseg.cohort import admission
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome
-from fastseg.cohort.observer import Nobody
-from fastseg.cohort.stream import Limits, Stream, Told
+from fastseg.cohort.job import Job, Outcome, Refused
+from fastseg.cohort.stream import admission
+from fastseg.cohort.stream.observer import Nobody
+from fastseg.cohort.stream.stream import Limits, Stream, Told
 from fastseg.cohort.work import Manner, Work
 from fastseg.errors import InferenceError, InputError
 from fastseg.options import Options

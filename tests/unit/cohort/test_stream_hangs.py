@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from fastseg.cohort import admission, work
+from fastseg.cohort import work
 from fastseg.cohort.job import Job
+from fastseg.cohort.stream import admission
 from tests.fake_engines import FakeEngine
 from tests.unit.cohort.fake_segmenters import (
     FakeSegmenters,

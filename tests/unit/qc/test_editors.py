@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastseg.cohort.naming import Scheme, name_outputs
+from fastseg.cohort.plan.naming import Scheme, name_outputs
 from fastseg.outputs import is_result_name
 from fastseg.qc.editors import commands, manual_path
 

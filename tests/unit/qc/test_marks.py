@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fastseg.cohort.exclusion import Exclusions
+from fastseg.cohort.plan.exclusion import Exclusions
 from fastseg.errors import InputError, OutputError
 from fastseg.qc.entry import row_of
 from fastseg.qc.identity import identity

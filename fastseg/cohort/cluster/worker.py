@@ -152,7 +152,7 @@ def facts_digest(pack: Pack) -> str:
 def dask_setup(worker: Any) -> None:
     """Leave Ctrl-C to the client: a terminal sends it to the workers of a local cluster, too.
 
-    Dask calls this in workers that were started with ``--preload fastseg.cohort.cluster_worker``.
+    Dask calls this in workers that were started with ``--preload fastseg.cohort.cluster.worker``.
     """
     with suppress(ValueError):  # not the main thread: then no handler has to be replaced
         signal.signal(signal.SIGINT, signal.SIG_IGN)

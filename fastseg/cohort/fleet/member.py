@@ -17,9 +17,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from queue import SimpleQueue
 
-from fastseg.cohort.fleet_worker import PARTING, Says, Share, work
+from fastseg.cohort.fleet.worker import PARTING, Says, Share, work
 from fastseg.cohort.job import Job
-from fastseg.cohort.stream import Told
+from fastseg.cohort.stream.stream import Told
 from fastseg.engines.compute import Compute
 
 __all__ = ["Feed", "Log", "Mail", "Member"]

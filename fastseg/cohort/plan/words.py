@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fastseg.cohort.inputs import Refused, Walk, find_matching, find_volumes, is_pattern
-from fastseg.cohort.lists import Row, is_list_name, read_list
-from fastseg.cohort.places import Folders
+from fastseg.cohort.job import Refused
+from fastseg.cohort.plan.inputs import Walk, find_matching, find_volumes, is_pattern
+from fastseg.cohort.plan.lists import Row, is_list_name, read_list
+from fastseg.cohort.plan.places import Folders
 from fastseg.errors import OptionError
 from fastseg.outputs import is_volume_name
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import fastseg.networks
 from fastseg import __version__
-from fastseg.cohort.cluster_client import Cluster, any_engine
-from fastseg.cohort.cluster_worker import Duty, facts_digest
+from fastseg.cohort.cluster.client import Cluster, any_engine
+from fastseg.cohort.cluster.worker import Duty, facts_digest
 from fastseg.cohort.job import Job
 from fastseg.cohort.memory import rss_bytes
 from fastseg.errors import EngineUnavailable, OptionError
@@ -27,7 +27,7 @@ __all__ = ["open_cluster"]
 
 _logger = logging.getLogger(__name__)
 
-_WORKER_MODULE = "fastseg.cohort.cluster_worker"
+_WORKER_MODULE = "fastseg.cohort.cluster.worker"
 _INSTALL = "pip install 'fastseg[cluster]'"
 # Dask, the kernels and the networks alone take 260 MB (VmHWM of a worker, phantoms of 17 slices); the rest
 # is for a volume.

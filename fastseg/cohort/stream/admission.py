@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome
+from fastseg.cohort.job import Job, Outcome, Refused
 from fastseg.cohort.memory import needed_bytes, programs_bytes
 from fastseg.cohort.work import Work
 from fastseg.nifti import probe_volume

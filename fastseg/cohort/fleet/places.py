@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastseg.cohort.fleet_member import Log, Mail, Member
-from fastseg.cohort.fleet_worker import Share
+from fastseg.cohort.fleet.member import Log, Mail, Member
+from fastseg.cohort.fleet.worker import Share
 from fastseg.cohort.job import Job
 from fastseg.cohort.memory import rss_bytes
 from fastseg.engines.compute import Compute

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from fastseg.cohort.inputs import Found, Refused, is_folder, scan, unreadable
+from fastseg.cohort.job import Refused
+from fastseg.cohort.plan.inputs import Found, is_folder, scan, unreadable
 from fastseg.errors import InputError, OptionError
 from fastseg.outputs import is_result_name, is_volume_name, split_suffix
 

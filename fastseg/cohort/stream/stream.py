@@ -23,12 +23,12 @@ from queue import Empty, SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
-from fastseg.cohort.admission import Admission, Flight, Limits, Told
-from fastseg.cohort.batching import Batch, Batcher
 from fastseg.cohort.job import Job, Outcome, Status
-from fastseg.cohort.observer import Nobody, Observer, Stage
 from fastseg.cohort.segmenters import Segmenters
-from fastseg.cohort.watchdog import Crew, Task
+from fastseg.cohort.stream.admission import Admission, Flight, Limits, Told
+from fastseg.cohort.stream.batching import Batch, Batcher
+from fastseg.cohort.stream.observer import Nobody, Observer, Stage
+from fastseg.cohort.stream.watchdog import Crew, Task
 from fastseg.cohort.work import Manner, Work
 from fastseg.nifti_header import human
 from fastseg.profiling import span

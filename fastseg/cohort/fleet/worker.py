@@ -22,16 +22,16 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from fastseg.cohort.job import Job, Outcome
-from fastseg.cohort.observer import Nobody
+from fastseg.cohort.stream.observer import Nobody
 from fastseg.engines.compute import Compute
 from fastseg.errors import FastsegError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from fastseg.cohort.admission import Limits
     from fastseg.cohort.segmenters import Segmenters
-    from fastseg.cohort.stream import Stream
+    from fastseg.cohort.stream.admission import Limits
+    from fastseg.cohort.stream.stream import Stream
     from fastseg.cohort.work import Manner
 
 __all__ = ["PARTING", "Asks", "Begins", "Ended", "Go", "Hand", "Raised", "Says", "Share", "Stop", "work"]
@@ -219,7 +219,7 @@ class _Worker(Nobody):
     def run(self) -> None:
         """Work until the parent stops it."""
         from fastseg.cohort.segmenters import Segmenters
-        from fastseg.cohort.stream import Stream
+        from fastseg.cohort.stream.stream import Stream
 
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
         share = self._share

@@ -1,6 +1,6 @@
 """A process for each GPU, and the volumes spread over them: each gets another job when it asks for one.
 
-The parent keeps the ledger and hands out jobs; children (`fastseg.cohort.fleet_worker`) work from file to
+The parent keeps the ledger and hands out jobs; children (`fastseg.cohort.fleet.worker`) work from file to
 files, each with a stream and networks of its own. Nobody but the parent knows of all: a child that dies costs
 the volumes that it had begun a second attempt, alone, in a fresh process of the same GPU. A GPU whose
 processes die without ever finishing a volume is left out.
@@ -18,12 +18,11 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from fastseg.cohort.fleet_member import Feed, Log, Mail, Member
-from fastseg.cohort.fleet_places import Place, Sent, places_for
-from fastseg.cohort.fleet_worker import Asks, Begins, Ended, Go, Hand, Raised, Stop
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome, Status
-from fastseg.cohort.stream import Told
+from fastseg.cohort.fleet.member import Feed, Log, Mail, Member
+from fastseg.cohort.fleet.places import Place, Sent, places_for
+from fastseg.cohort.fleet.worker import Asks, Begins, Ended, Go, Hand, Raised, Stop
+from fastseg.cohort.job import Job, Outcome, Refused, Status
+from fastseg.cohort.stream.stream import Told
 from fastseg.engines.compute import Compute
 from fastseg.errors import EngineError, EngineUnavailable, NetworkError
 from fastseg.outputs import forget_stages

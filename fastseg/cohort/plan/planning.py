@@ -10,14 +10,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastseg.cohort.bids import contrast_of_suffix, index_bids
-from fastseg.cohort.exclusion import Exclusions
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job
-from fastseg.cohort.lists import Row
-from fastseg.cohort.naming import Scheme, name_outputs
-from fastseg.cohort.places import Claims, Folders
-from fastseg.cohort.words import Form, Gathered, Item, counted, gather, parent
+from fastseg.cohort.job import Job, Refused
+from fastseg.cohort.plan.bids import contrast_of_suffix, index_bids
+from fastseg.cohort.plan.exclusion import Exclusions
+from fastseg.cohort.plan.lists import Row
+from fastseg.cohort.plan.naming import Scheme, name_outputs
+from fastseg.cohort.plan.places import Claims, Folders
+from fastseg.cohort.plan.words import Form, Gathered, Item, counted, gather, parent
 from fastseg.errors import OptionError
 from fastseg.options import Options
 from fastseg.outputs import POINTS, Kind, Outputs, is_volume_name, outputs_of, points_name, split_suffix
@@ -64,7 +63,7 @@ class Selection:
     ----------
     participants, sessions : labels of a BIDS data set, with or without "sub-" and "ses-"; none: all
     suffixes : of a BIDS data set; none: T1w, T2w, T2star and T2starw
-    excluded : patterns, participants and lists, as `fastseg.cohort.exclusion.Exclusions` takes them
+    excluded : patterns, participants and lists, as `fastseg.cohort.plan.exclusion.Exclusions` takes them
     excluded_yml : files like SCT's qc_fail.yml
     """
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Status
-from fastseg.cohort.lists import parse_line
-from fastseg.cohort.places import Claims, Folders
-from fastseg.cohort.planning import Wanted, job_of, outputs_for
-from fastseg.cohort.words import Item
+from fastseg.cohort.job import Job, Refused, Status
+from fastseg.cohort.plan.lists import parse_line
+from fastseg.cohort.plan.places import Claims, Folders
+from fastseg.cohort.plan.planning import Wanted, job_of, outputs_for
+from fastseg.cohort.plan.words import Item
 from fastseg.errors import FastsegError, OptionError, OutputError
 from fastseg.outputs import is_volume_name
 

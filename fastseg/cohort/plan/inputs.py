@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from fastseg.cohort.job import Status
+from fastseg.cohort.job import Refused, Status
 from fastseg.errors import InputError
 from fastseg.outputs import is_result_name, is_volume_name
 
 __all__ = [
     "Found",
-    "Refused",
     "Walk",
     "find_matching",
     "find_volumes",
@@ -45,22 +44,6 @@ class Found:
     path: str
     name: str
     real: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Something that the user named, or that was met, and that cannot become a job.
-
-    Parameters
-    ----------
-    name : of the folder, relative to the data set; or of the volume, as it was given
-    message : what is wrong and what to do, on one line
-    status : what it counts as
-    """
-
-    name: str
-    message: str
-    status: Status = Status.BAD_INPUT
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
-from fastseg.cohort.cluster_worker import Duty, segment, stage_tag, stop_run
-from fastseg.cohort.inputs import Refused
-from fastseg.cohort.job import Job, Outcome, Status
-from fastseg.cohort.stream import Told
+from fastseg.cohort.cluster.worker import Duty, segment, stage_tag, stop_run
+from fastseg.cohort.job import Job, Outcome, Refused, Status
+from fastseg.cohort.stream.stream import Told
 from fastseg.outputs import forget_stages
 
 __all__ = ["Cluster", "any_engine"]

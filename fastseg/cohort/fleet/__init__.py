@@ -1,0 +1,1 @@
+"""Volumes on several GPUs: one process each, and a parent that hands out jobs."""
