@@ -10,7 +10,10 @@ What it needs to be told, each of which cost somebody time (OpenVINO 2026.4):
   by side, and two processes do not share a core;
 * ``start_async`` and ``wait``: a synchronous ``infer`` loses what goes wrong, and its answer is empty;
 * no batch that does not fit: one that fails inside the network makes the next ones fail too, or ends the
-  process. Shapes are therefore inferred beforehand, once each.
+  process. Shapes are therefore inferred beforehand, once each;
+* the first request of a process alone: OpenVINO makes a table of numpy's types then, under a lock of C++,
+  and lets go of the GIL meanwhile. A second thread takes the GIL and waits for the lock, whose owner waits
+  for the GIL, for ever: seen in a run of one volume on a busy machine.
 
 Threads share out the images of a batch as in `fastseg.engines.onnxruntime_cpu`. OpenVINO promises nothing
 about neighbours in a batch; measured on AVX2, with our networks and the stand-ins for SCT's, no bit depends
@@ -47,6 +50,9 @@ _MICRO_BATCH_PIXELS = 4 * 64 * 64
 _HINTS = {"fp32": ("f32", "float32"), "bf16": ("bf16", "bfloat16")}
 
 _TELEMETRY = "openvino_telemetry"
+
+_first_request = threading.Lock()
+_answered = threading.Event()
 
 
 class OpenVinoCpu:
@@ -168,12 +174,23 @@ class _Loaded:
             raise InferenceError(
                 f"{self._network.name}: OpenVINO was opened before a fork: open the engine in the new process"
             )
-        count, last = len(part), self._network.channels_last
+        count = len(part)
         if count < self.fixed_batch:
             part = np.concatenate([part, np.zeros((self.fixed_batch - count, *part.shape[1:]), np.float32)])
-        if last:
+        if self._network.channels_last:
             part = np.moveaxis(part, 1, -1)
         self._check(part.shape)
+        if not _answered.is_set():
+            with _first_request:
+                if not _answered.is_set():
+                    answer = self._ask(part, count)
+                    _answered.set()
+                    return answer
+        return self._ask(part, count)
+
+    def _ask(self, part: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        """Run a request; gives the answers to the first images."""
+        last = self._network.channels_last
         # list.pop and list.append are atomic: a request is in one thread's hands at a time.
         request = self._requests.pop() if self._requests else self._compiled.create_infer_request()
         try:

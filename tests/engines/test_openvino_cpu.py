@@ -56,6 +56,53 @@ class TestOpenVinoCpu(Conformance):
         for answer, wanted in zip(at_once, one_by_one, strict=True):
             np.testing.assert_array_equal(answer, wanted)
 
+    def test_the_first_request_of_a_process_is_alone(self, network: Network) -> None:
+        """Two at once wait for each other for ever: without that, this script does not end."""
+        script = """
+import threading, time
+import numpy as np
+from fastseg.engines import openvino_cpu
+from fastseg.networks.packs import find_pack
+from fastseg.networks.network import Role
+
+said = []
+class Slow:
+    def __init__(self, request):
+        self.request = request
+    def __getattr__(self, name):
+        return getattr(self.request, name)
+    def start_async(self, inputs):
+        said.append("begin")
+        time.sleep(0.2)
+        self.request.start_async(inputs)
+    def wait(self):
+        self.request.wait()
+        said.append("end")
+
+class Compiled:
+    def __init__(self, compiled):
+        self.compiled = compiled
+    def __getattr__(self, name):
+        return getattr(self.compiled, name)
+    def create_infer_request(self):
+        return Slow(self.compiled.create_infer_request())
+
+network = find_pack("default").network(Role.SEGMENT_2D_LIGHT, "t2")
+with openvino_cpu.OpenVinoCpu(network) as engine:
+    engine._loaded._compiled = Compiled(engine._loaded._compiled)
+    image = np.zeros((1, 1, 64, 64), np.float32)
+    threads = [threading.Thread(target=engine.infer, args=(image,)) for _ in range(4)]
+    for step in (threading.Thread.start, threading.Thread.join):
+        for thread in threads:
+            step(thread)
+print(*said)
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.split()
+        assert said[:2] == ["begin", "end"]
+        assert sorted(said[2:]) == ["begin"] * 3 + ["end"] * 3
+
     @pytest.mark.parametrize("sides", [(50, 50), (64, 50), (40, 64)])
     def test_sizes_that_fail_inside_the_network_are_refused_and_leave_it_whole(
         self, sides: tuple[int, int]
