@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fastseg.errors import EngineError, InferenceError, OutOfDeviceMemory
 
-__all__ = ["Known", "failure", "known_code"]
+__all__ = ["Known", "failure", "known_code", "lost_gpu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +148,9 @@ _KNOWN = (
     ),
 )
 
+# What this process was told when it lost its GPU; at most one.
+_lost: list[str] = []
+
 _BY_CODE = {each.code: each for each in _KNOWN}
 _BY_SAYING = {text: each for each in _KNOWN for text in (each.name, each.words)}
 
@@ -155,6 +158,17 @@ _BY_SAYING = {text: each for each in _KNOWN for text in (each.name, each.words)}
 def known_code(code: int) -> Known | None:
     """What is known about a code of CUresult."""
     return _BY_CODE.get(code)
+
+
+def lost_gpu() -> str:
+    """Why this process cannot use its GPU any more; empty where it can, as far as is known.
+
+    Notes
+    -----
+    After an error inside a kernel, or of the memory's hardware, all calls of CUDA in the process give that
+    error, also those for other work: only another process helps.
+    """
+    return _lost[0] if _lost else ""
 
 
 def failure(call: str, saying: str, gpu: int, *, wanted: int = 0) -> EngineError:
@@ -176,4 +190,7 @@ def failure(call: str, saying: str, gpu: int, *, wanted: int = 0) -> EngineError
     remedy = known.remedy if known is not None else _BROKEN
     asked = f" for {wanted / 2**20:.1f} MiB" if wanted else ""
     kind = OutOfDeviceMemory if known is not None and known.code == _OUT_OF_MEMORY else InferenceError
-    return kind(f"GPU {gpu}: {call}{asked} failed with {name}: {remedy}")
+    text = f"GPU {gpu}: {call}{asked} failed with {name}: {remedy}"
+    if known is not None and remedy.endswith(_BROKEN) and not _lost:
+        _lost.append(text)
+    return kind(text)

@@ -45,6 +45,21 @@ def dies_at_once(_: str) -> None:
     cohort_faulty._die()
 
 
+def loses_its_gpu(mark: str) -> None:
+    """In the first process that starts, the driver refuses everything."""
+    from fastseg.engines.cuda.failures import failure
+    from fastseg.engines.onnxruntime_cpu import OnnxRuntimeCpu
+
+    def refuse(*_: object) -> None:
+        raise failure("cuStreamSynchronize", "CUDA_ERROR_ILLEGAL_ADDRESS", 0)
+
+    try:
+        Path(mark).touch(exist_ok=False)
+    except FileExistsError:
+        return
+    cohort_faulty._before(OnnxRuntimeCpu, "infer", refuse, lambda engine, batch: len(batch) > 0)
+
+
 def _as_a_fleet() -> None:
     from fastseg.cohort import session
     from fastseg.cohort.fleet.parent import open_fleet

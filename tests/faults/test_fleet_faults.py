@@ -129,6 +129,20 @@ def wait_for_another_end(process: subprocess.Popen[bytes], out: Path) -> None:
         time.sleep(0.005)
 
 
+def test_a_process_that_loses_its_gpu_fails_no_volume(
+    volumes: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    fault = f"loses_its_gpu:{tmp_path / 'mark'}"
+    ended = run("run", volumes, "-o", "out", *_ENGINE, cwd=tmp_path, fault=fault)
+    assert ended.code == 0, ended
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in ended.err
+    assert "tried again, one by one: " in ended.err
+    assert "Traceback" not in ended.err
+    assert results(out) == undisturbed
+    assert_whole(out, names(volumes))
+
+
 @pytest.mark.parametrize(
     "fault", ["dies_with_files_that_have_no_names:v03.nii.gz", "dies_amid_the_names:v03"]
 )

@@ -21,9 +21,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from fastseg.cohort.job import Job, Outcome
+from fastseg.cohort.job import Job, Outcome, Status
 from fastseg.cohort.stream.observer import Nobody
 from fastseg.engines.compute import Compute
+from fastseg.engines.cuda.failures import lost_gpu
 from fastseg.errors import FastsegError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from fastseg.cohort.work import Manner
 
 __all__ = ["PARTING", "Asks", "Begins", "Ended", "Go", "Hand", "Raised", "Says", "Share", "Stop", "work"]
+
+_logger = logging.getLogger(__name__)
 
 #: Signals that a terminal or a batch system sends to all processes at once: the parent tells the others.
 PARTING = (signal.SIGINT, signal.SIGTERM)
@@ -234,6 +237,11 @@ class _Worker(Nobody):
                 stream.stop()
             for outcome in stream.run(chain([first], jobs)):
                 assert isinstance(outcome, Outcome)  # nothing else is handed out
+                if outcome.status is Status.ERROR and (lost := lost_gpu()):
+                    # It would fail whatever it gets, and faster than any other process works. Its death gives
+                    # what it had begun to another one.
+                    _logger.warning("%s", lost)
+                    os._exit(1)
                 number = self._under_way.pop(id(outcome.job)).number
                 self._line.tell(Ended(number, outcome))
 
