@@ -113,8 +113,9 @@ def problem_of(engine: str, compute: Compute = AUTO) -> str:
     gpus = probe()
     if gpus.problem or missing:
         return gpus.problem or missing
-    if compute.first_gpu >= len(gpus.gpus):
-        there = f"GPUs 0 to {len(gpus.gpus) - 1}" if len(gpus.gpus) > 1 else "GPU 0 only"
+    here = [each.number for each in gpus.gpus]  # not all up to the last: a broken one is left out
+    if compute.first_gpu not in here:
+        there = f"GPUs {', '.join(map(str, here))}" if len(here) > 1 else f"GPU {here[0]} only"
         return f"there is no GPU {compute.first_gpu}: this machine shows {there} (CUDA_VISIBLE_DEVICES?)"
     assert gpus.driver is not None
     return driver_problem(gpus.driver, needed_cuda_major()) or layer_problem()

@@ -164,9 +164,9 @@ def _gpus(device: str | None) -> list[GpuFacts]:
         problem = problem_of("tensorrt", compute.on_gpu(number))
         if problem:
             raise EngineUnavailable(problem)
-    gpus = probe().gpus
+    gpus = {each.number: each for each in probe().gpus}
     if device is None or device == "auto":
-        return list(gpus)
+        return list(gpus.values())
     return [gpus[number] for number in compute.gpus or (0,)]
 
 

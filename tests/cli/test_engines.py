@@ -232,6 +232,19 @@ def test_build_again_takes_what_is_kept(engines, world, pack):
     assert world.calls["build"] == built + 2
 
 
+def test_build_takes_a_gpu_by_its_number_where_another_is_broken(engines, world, pack, monkeypatch):
+    third = gpu(2, name="Fake L40", compute_capability=(8, 9))
+    cuda = FakeCuda(gpu(0), gpu(1), third)
+    monkeypatch.setattr("fastseg.engines.cuda.probe.probe", lambda: Probe((gpu(0), third), (13, 0), ""))
+    made = functools.partial(
+        TensorRt, vendor=vendor_of(FakeTensorRt(cuda).module), open_device=cuda.open_device
+    )
+    monkeypatch.setattr("fastseg.engines.tensorrt.engine.TensorRt", made)
+    code, out, err = engines("build", "--models", pack, "--device", "cuda:2")
+    assert code == 0, out + err
+    assert {row[1] for row in rows(out)} == {"cuda:2 Fake L40"}
+
+
 def test_build_takes_a_kernel_and_precisions(engines, world, tmp_path):
     pack = own_pack(tmp_path / "own", svm=False)  # also light, and in three dimensions
     arguments = ("--models", pack, "--device", "cuda", "--kernel", "2d", "--precision", "tf32, fp32,tf32")

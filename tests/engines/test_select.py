@@ -204,6 +204,20 @@ def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert told == "there is no GPU 1: this machine shows GPU 0 only (CUDA_VISIBLE_DEVICES?)"
 
 
+def test_a_gpu_behind_a_broken_one_keeps_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fastseg.engines.cuda import open as layer
+    from fastseg.engines.cuda import probe
+    from fastseg.engines.cuda.base import GpuFacts
+
+    found = tuple(GpuFacts(number, "NVIDIA H200", (9, 0), 132, 150 << 30, (13, 0)) for number in (0, 2))
+    monkeypatch.setattr(select, "_installed", lambda module: True)
+    monkeypatch.setattr(probe, "probe", lambda: probe.Probe(found, (13, 0), ""))
+    monkeypatch.setattr(layer, "layer_problem", lambda: "")
+    assert problem_of("tensorrt", Compute(device="cuda:2")) == ""
+    told = problem_of("tensorrt", Compute(device="cuda:1"))
+    assert told == "there is no GPU 1: this machine shows GPUs 0, 2 (CUDA_VISIBLE_DEVICES?)"
+
+
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime"])
 def test_an_engine_is_made_that_runs(engine: str, tmp_path: Path) -> None:
     made = open_engine(convolution(tmp_path, spatial=(8, 8)), Compute(engine, device="cpu", threads=2))
