@@ -11,7 +11,7 @@ from fastseg.cli import main
 
 if __name__ == "__main__":
     threshold, *words = sys.argv[1:]
-    gpu = "cuda:0" in words
+    gpu = any(word.startswith("cuda:") for word in words)
     for option in ("--device", "--precision"):
         at = words.index(option)
         del words[at : at + 2]

@@ -73,6 +73,11 @@ def whole(**changed: Any) -> Hardware:
     return _hardware(_cuda(), **changed)
 
 
+def pair() -> Hardware:
+    """Two GPUs."""
+    return _hardware(FakeCuda(*(gpu(number, memory_bytes=1 << 28) for number in (0, 1))))
+
+
 def old() -> Hardware:
     """A GPU of Turing's age, whose binding has no graphs."""
     cuda = FakeCuda(gpu(name="Tesla T4", compute_capability=(7, 5)), graphs=False)

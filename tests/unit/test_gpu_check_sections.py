@@ -241,12 +241,23 @@ def test_cohort_on_both_is_timed_and_its_masks_are_compared(section: _Section) -
     section.settings |= {"data": section.work / "volumes", "precisions": ("fp16",)}
     told = section(cohort.check, fake_hardware.whole())
     assert told["failed"] == []
+    assert told["left_out"] == ["a cohort spread over several GPUs: there is one only"]
     assert [row["engine"] for row in told["row"]] == ["cpu fp32", "cuda:0 fp16"]
     for row in told["row"]:
         assert row["volumes"] == 2
         assert row["flipped_voxels"] == 0
         assert row["least_dice"] == 1
         assert row["host_mb_peak"] > 50
+
+
+def test_cohort_goes_to_all_gpus_together_too(section: _Section) -> None:
+    save_phantom(section.work / "volumes" / "phantom.nii.gz")
+    section.settings |= {"data": section.work / "volumes", "precisions": ("fp32", "fp16"), "gpu": 1}
+    told = section(cohort.check, fake_hardware.pair())
+    assert told["failed"] == told["left_out"] == []
+    ways = ["cpu fp32", "cuda:1 fp32", "cuda:1,0 fp32", "cuda:1 fp16"]
+    assert [row["engine"] for row in told["row"]] == ways
+    assert [row["flipped_voxels"] for row in told["row"]] == [0] * 4
 
 
 def test_masks_of_fp32_that_differ_are_a_failure_with_their_dice(section: _Section) -> None:

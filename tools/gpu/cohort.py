@@ -58,8 +58,15 @@ def check(bench: Bench) -> None:
 
 
 def _ways(bench: Bench) -> list[tuple[str, str]]:
-    gpu = f"cuda:{bench.settings.gpu}"
-    return [("cpu", "fp32"), *((gpu, precision) for precision in precisions(bench, bench.gpu()))]
+    """Devices and precisions: the CPU, one GPU, all of them in its first precision, one in the others."""
+    number = bench.settings.gpu
+    ways = [(f"cuda:{number}", precision) for precision in precisions(bench, bench.gpu())]
+    others = [str(gpu.number) for gpu in bench.hardware.probe().gpus if gpu.number != number]
+    if not others:
+        bench.left_out("a cohort spread over several GPUs: there is one only")
+    elif ways:
+        ways.insert(1, (",".join([ways[0][0], *others]), ways[0][1]))
+    return [("cpu", "fp32"), *ways]
 
 
 def _phantoms(bench: Bench) -> Path:
