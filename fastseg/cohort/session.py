@@ -21,6 +21,7 @@ from fastseg.cohort.stream.observer import Nobody, Observer
 from fastseg.cohort.stream.stream import Limits, Stream, Told
 from fastseg.cohort.work import Manner
 from fastseg.engines.compute import AUTO, Compute
+from fastseg.engines.cuda.failures import lost_gpu
 
 __all__ = ["Executor", "Plans", "Session"]
 
@@ -227,8 +228,15 @@ class Session:
             stream.stop()
         for outcome in stream.run(jobs):
             yield self._settled(outcome)
-            if self._failed_enough():
+            if self._failed_enough() or self._gpu_is_lost(outcome):
                 self.stop()
+
+    def _gpu_is_lost(self, outcome: Told) -> bool:
+        """Whether all that would come after this failure would fail too, until another process begins."""
+        lost = lost_gpu() if outcome.status is Status.ERROR and not self._stopped else ""
+        if lost:
+            _logger.warning("%s; the run ends here, and the same command goes on with what is left", lost)
+        return bool(lost)
 
     def _failed_enough(self) -> bool:
         most = self._plans.max_failures

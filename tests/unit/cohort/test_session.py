@@ -17,6 +17,8 @@ from fastseg.cohort.session import Executor, Plans, Session
 from fastseg.cohort.stream.observer import Nobody
 from fastseg.cohort.stream.stream import Limits, Told
 from fastseg.cohort.work import Manner, Work, segment_file
+from fastseg.engines.cuda import failures
+from fastseg.engines.cuda.failures import failure, lost_gpu
 from fastseg.errors import OptionError, OutputError
 from tests.phantom_files import files_below
 from tests.unit.cohort.fake_segmenters import FakeSegmenters, jobs_of, number_of, volume_file
@@ -184,6 +186,26 @@ def test_files_in_the_way_count_as_failures_before_anything_begins(
     jobs[2].outputs.mask.write_bytes(b"drawn by hand")
     assert run(tmp_path, jobs, max_failures=1) == [(3, "error")]
     assert lines_of(tmp_path, "begin") == []
+
+
+def test_a_run_that_loses_its_gpu_ends_and_the_next_one_goes_on(
+    tmp_path: Path, fakes: FakeSegmenters, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(step: str, numbers: list[int]) -> None:
+        if step == "finish" and (lost_gpu() or 3 in numbers):
+            raise failure("cuStreamSynchronize", "CUDA_ERROR_ILLEGAL_ADDRESS", 0)
+
+    jobs = jobs_of(tmp_path, range(1, 60))
+    with monkeypatch.context() as patch:
+        patch.setattr(failures, "_lost", [])
+        patch.setattr(fakes, "on", refuse)
+        told = run(tmp_path, jobs)
+    assert len(told) < 30
+    assert told.count((3, "error")) == 1
+    assert [each.getMessage().count("the same command goes on") for each in caplog.records] == [1]
+    assert sorted(number for number, status in run(tmp_path, jobs) if status == "ok") == sorted(
+        set(range(1, 60)) - {number for number, status in told if status == "ok"}
+    )
 
 
 def test_a_stopped_session_begins_nothing_more(tmp_path: Path, fakes: FakeSegmenters) -> None:
