@@ -266,12 +266,15 @@ def _make(folder: Path) -> list[Path]:
     return missing
 
 
-def write_file(path: Path, content: bytes, *, temporary: Path | None = None) -> None:
+def write_file(
+    path: Path, content: bytes, *, temporary: Path | None = None, place: str = "output folder"
+) -> None:
     """Write to a temporary file, then rename it.
 
     Parameters
     ----------
     temporary : that nobody else uses, on the same file system; None: one beside the target
+    place : what the user can choose another one of
 
     Raises
     ------
@@ -284,15 +287,15 @@ def write_file(path: Path, content: bytes, *, temporary: Path | None = None) -> 
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        raise not_writable(path, error) from error
+        raise not_writable(path, error, place) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
 
 
-def not_writable(path: Path, error: OSError) -> OutputError:
+def not_writable(path: Path, error: OSError, place: str = "output folder") -> OutputError:
     """Say that something cannot be written, why, and what to do."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "free space there, or choose" if full else "choose"
     why = error.strerror or error
-    return OutputError(f"{path}: cannot be written ({why}); {remedy} another output folder")
+    return OutputError(f"{path}: cannot be written ({why}); {remedy} another {place}")

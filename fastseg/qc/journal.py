@@ -27,10 +27,12 @@ from typing import Any
 
 from fastseg.outputs import not_writable
 
-__all__ = ["FOLDER", "Journal", "Turn", "is_id", "locked", "merge", "newest", "temporary"]
+__all__ = ["FOLDER", "PLACE", "Journal", "Turn", "is_id", "locked", "merge", "newest", "temporary"]
 
 #: Folder of the journals in a report.
 FOLDER = "journal"
+#: What to choose another one of where a report cannot be written.
+PLACE = "folder for the report"
 # So many journals are read one by one.
 _MANY = 50
 # So often they may be put together while they are read.
@@ -152,7 +154,7 @@ class Journal:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._cut = False
             except OSError as error:
-                raise not_writable(self._path, error) from error
+                raise not_writable(self._path, error, PLACE) from error
 
     def close(self) -> None:
         """Let go of the journal; a later line opens another one."""

@@ -1,7 +1,8 @@
 """What people said about volumes, in the report's folder: Pass, Fail, Artifact, a rank.
 
 ``qc_flags.json`` is the truth; ``qc_pass.yml``, ``qc_fail.yml`` and ``qc_artifact.yml`` are lists of images
-made from it, under the key that SCT gives segmentations.
+made from it, under the key that SCT gives segmentations. A mark that was given to an earlier mask of its volume
+is in none of the lists, and says so: nobody has judged the mask that is there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from fastseg.outputs import not_writable, write_file
 from fastseg.qc import journal
 from fastseg.qc.identity import identity
 
-__all__ = ["FLAGS", "VERDICTS", "read_flags", "save_flags", "yaml_list"]
+__all__ = ["FLAGS", "VERDICTS", "read_flags", "renew_lists", "save_flags", "yaml_list"]
 
 #: Name of the file of marks.
 FLAGS = "qc_flags.json"
@@ -76,20 +77,50 @@ def save_flags(
                 if mark["at"] >= marks.get(mark["id"], {"at": ""})["at"]:
                     marks[mark["id"]] = mark
             merged = list(marks.values())
-            content = {"version": _VERSION, "report": uuid, "marks": merged}
-            _write(folder, FLAGS, json.dumps(content, indent=1) + "\n")
-            names, masks = _names(rows), {row["id"]: row["mask"] for row in rows}
-            for verdict in VERDICTS:
-                # Nobody has judged a mask that was made since.
-                listed = [
-                    names.get(mark["id"], mark["name"])
-                    for mark in merged
-                    if mark["qc"] == verdict and mark["mask"] == masks.get(mark["id"], mark["mask"])
-                ]
-                _write(folder, f"qc_{verdict.lower()}.yml", yaml_list(sorted(listed)))
+            _write_all(folder, uuid, merged, rows)
     except OSError as error:
-        raise not_writable(folder, error) from error
+        raise not_writable(folder, error, journal.PLACE) from error
     return merged
+
+
+def renew_lists(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Take marks out of the lists whose masks were made anew since; without marks nothing is done.
+
+    Parameters
+    ----------
+    folder, rows : of the report
+
+    Raises
+    ------
+    OutputError
+        The folder holds no report, or cannot be written.
+    """
+    uuid = identity(folder)["uuid"]
+    try:
+        with journal.locked(folder / journal.FOLDER / ".marks"):
+            marks = read_flags(folder)
+            if marks:
+                _write_all(folder, uuid, marks, rows)
+    except OSError as error:
+        raise not_writable(folder, error, journal.PLACE) from error
+
+
+def _write_all(
+    folder: Path, uuid: str, marks: Sequence[dict[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the file of marks and the lists, where they are not so already."""
+    names, masks = _names(rows), {row["id"]: row["mask"] for row in rows}
+    earlier = {mark["id"] for mark in marks if mark["mask"] != masks.get(mark["id"], mark["mask"])}
+    told = [mark | {"earlier": True} if mark["id"] in earlier else mark for mark in marks]
+    content = {"version": _VERSION, "report": uuid, "marks": told}
+    _write(folder, FLAGS, json.dumps(content, indent=1) + "\n")
+    for verdict in VERDICTS:
+        listed = [
+            names.get(mark["id"], mark["name"])
+            for mark in marks
+            if mark["qc"] == verdict and mark["id"] not in earlier
+        ]
+        _write(folder, f"qc_{verdict.lower()}.yml", yaml_list(sorted(listed)))
 
 
 def yaml_list(names: Iterable[str]) -> str:
@@ -125,7 +156,9 @@ def _names(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _write(folder: Path, name: str, text: str) -> None:
-    write_file(folder / name, text.encode(), temporary=journal.temporary(folder))
+    path, content = folder / name, text.encode()
+    if not (path.is_file() and path.read_bytes() == content):
+        write_file(path, content, temporary=journal.temporary(folder), place=journal.PLACE)
 
 
 def _sound(record: object) -> list[dict[str, Any]]:

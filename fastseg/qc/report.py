@@ -25,7 +25,7 @@ from fastseg.errors import OutputError
 from fastseg.outputs import not_writable, write_file
 from fastseg.qc import journal
 from fastseg.qc.identity import identify, identity
-from fastseg.qc.marks import read_flags
+from fastseg.qc.marks import FLAGS, read_flags, renew_lists
 from fastseg.qc.sct_form import sct_entry
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Report:
         return None
 
     def publish(self) -> None:
-        """Make index.js from all journals, so that no row that is written by now is missing.
+        """Make index.js from all journals, so that no row that is written by now is missing; renew the lists.
 
         Raises
         ------
@@ -265,6 +265,8 @@ class Report:
         """
         with self._lock:
             self._publish(_PATIENCE_SECONDS)
+        if (self.folder / FLAGS).exists():  # what was judged may have been made anew
+            renew_lists(self.folder, self.rows())
 
     def _publish(self, wait: float) -> None:
         """Make the index, or leave it to the process that is making one if there is no time to wait."""
@@ -326,7 +328,7 @@ def _checked(key: object) -> str:
 
 
 def _replace(folder: Path, path: Path, content: bytes) -> None:
-    write_file(path, content, temporary=journal.temporary(folder))
+    write_file(path, content, temporary=journal.temporary(folder), place=journal.PLACE)
 
 
 @contextmanager
@@ -334,7 +336,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise not_writable(path, error) from error
+        raise not_writable(path, error, journal.PLACE) from error
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def write_single_file(
             break
         volumes.append(volume)
         left.pop(0)
-    write_file(path, page.filled(_index(report.identity, volumes)).encode())
+    write_file(path, page.filled(_index(report.identity, volumes)).encode(), place="place for it")
     return left
 
 

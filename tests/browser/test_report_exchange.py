@@ -88,7 +88,11 @@ def test_marks_of_an_earlier_result_stay_out_of_lists_and_in_the_flags(page: Pag
     page.click("#exchange")
     assert "1 of an earlier result is left out" in page.locator("#left-out").inner_text()
     assert yaml.safe_load(_saved(page, "qc_fail.yml")) == {"FILES_SEG": []}
-    assert json.loads(_saved(page, "qc_flags.json"))["marks"][0]["mask"] == "1" * 12
+    flags = _saved(page, "qc_flags.json")
+    (mark,) = json.loads(flags)["marks"]
+    assert (mark["mask"], mark["earlier"]) == ("1" * 12, True)
+    (tmp_path / "qc_flags.json").write_text(flags, encoding="utf-8")
+    assert Exclusions(yml=[tmp_path / "qc_flags.json"]).reason(row["name"]) == ""
 
 
 def test_what_was_exported_is_imported_elsewhere(page: Page, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from fastseg.qc import pictures
+from fastseg.qc.identity import identity
+from fastseg.qc.marks import save_flags
 from fastseg.qc.report import Report
 from tests.faults.cohort_runs import obey_permissions, run
 from tests.phantom_files import fastseg, files_below, save, save_phantom
@@ -155,6 +157,7 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_is_segmented(
         assert "fastseg: error: " in err
         assert "file/qc" in err
         assert "cannot be written" in err
+        assert err.strip().endswith("; choose another folder for the report")
         assert not list(here.glob("out/*_seg.nii.gz"))
 
 
@@ -190,6 +193,20 @@ def test_names_for_a_report_need_a_report(here: Path) -> None:
     code, _, err = fastseg("run", "t2.nii.gz", "--qc-subject", "sub-01")
     assert code == 2
     assert "--qc-dataset and --qc-subject need --qc DIR" in err
+
+
+def test_what_was_marked_and_made_anew_is_excluded_no_more(here: Path) -> None:
+    save_phantom(here / "t2.nii.gz")
+    words = ("run", "t2.nii.gz", "-o", "out", "--qc", "qc", "--overwrite")
+    fastseg(*words)
+    (row,) = rows(here / "qc").values()
+    mark = {"id": row["id"], "name": row["name"], "qc": "Fail", "rank": None, "at": "2026-01-01"}
+    record = {"version": 1, "report": identity(here / "qc")["uuid"]}
+    save_flags(here / "qc", record | {"marks": [mark | {"mask": row["mask"]}]}, [row])
+    files = ("qc/qc_fail.yml", "qc/qc_flags.json")
+    assert [fastseg(*words, "--exclude-yml", file)[1] for file in files] == ["", ""]
+    assert fastseg(*words, "--thr", "0.9")[0] == 0
+    assert [fastseg(*words, "--exclude-yml", file)[1] for file in files] == ["out/t2_seg.nii.gz\n"] * 2
 
 
 def test_what_is_marked_is_excluded_by_the_next_run(cohort: Path, here: Path) -> None:

@@ -40,11 +40,11 @@ def half_a_line(file, content, write=os.write):
     write(file, content[: len(content) // 2])
     die()
 
-def half_a_file(path, content, *, temporary, write=report.write_file):
+def half_a_file(path, content, *, temporary, place, write=report.write_file):
     if path.suffix == ".js":
         temporary.write_bytes(content[: len(content) // 2])
         die()
-    write(path, content, temporary=temporary)
+    write(path, content, temporary=temporary, place=place)
 
 points = {
     "line": (os, "write", half_a_line),
@@ -245,7 +245,7 @@ def test_a_disk_that_becomes_read_only_is_told(small_disk: Path) -> None:
     if not _mount("-o", "remount,ro", str(small_disk)):
         pytest.skip("this user may not make a file system read-only")
     for use in (lambda: _add(Report(folder), 1), Report(folder).__enter__, Report(folder).publish):
-        with pytest.raises(OutputError, match=r"Read-only.*choose another output folder") as caught:
+        with pytest.raises(OutputError, match=r"Read-only.*choose another folder for the report") as caught:
             use()
         assert "\n" not in str(caught.value)
     assert [row["name"] for row in Report(folder).rows()] == _names(0, 1)

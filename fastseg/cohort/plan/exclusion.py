@@ -40,7 +40,8 @@ class Exclusions:
     words : each a pattern of a file name or of a name relative to the data set; a participant ("sub-" may be
         left out) or participant/session; or a text file with one of these a line, in which # begins a comment
     yml : files like SCT's qc_fail.yml: lists of image file names, under keys or not; or qc_flags.json, whose
-        volumes marked Fail or Artifact are meant, by exactly their names
+        volumes marked Fail or Artifact are meant, by exactly their names; as in the lists, not those marks that
+        were given to an earlier mask
 
     Raises
     ------
@@ -199,7 +200,7 @@ def _marked_names(path: Path) -> Iterator[tuple[str, str]]:
             raise InputError(
                 f"{path}: is no qc_flags.json of a QC page of fastseg; export it again from there"
             )
-        if mark.get("qc") in _USELESS:
+        if mark.get("qc") in _USELESS and mark.get("earlier") is not True:
             yield mark["name"], mark["qc"]
 
 

@@ -59,7 +59,7 @@
     /** File names and texts, as they are now. */
     texts() {
       const lists = MARKS.map((qc) => [fileOf(qc), yamlOf(this._names(qc))]);
-      return [...lists, ["qc_flags.json", flagsOf(this._marks.uuid, this._marks.all())]];
+      return [...lists, ["qc_flags.json", flagsOf(this._marks.uuid, this._marks.told())]];
     }
 
     _names(qc) {

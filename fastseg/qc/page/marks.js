@@ -85,6 +85,11 @@
       return [...this._all.values()].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
     }
 
+    /** All marks as a file has them: those of earlier results say so, and exclude nothing. */
+    told() {
+      return this.all().map((mark) => (this.stale(mark) ? { ...mark, earlier: true } : mark));
+    }
+
     /** Names of the volumes whose present result has a mark. */
     named(qc) {
       return this.all().filter((mark) => mark.qc === qc && !this.stale(mark)).map((mark) => mark.name);

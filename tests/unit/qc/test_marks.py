@@ -14,7 +14,7 @@ from fastseg.cohort.plan.exclusion import Exclusions
 from fastseg.errors import InputError, OutputError
 from fastseg.qc.entry import row_of
 from fastseg.qc.identity import identity
-from fastseg.qc.marks import read_flags, save_flags, yaml_list
+from fastseg.qc.marks import read_flags, renew_lists, save_flags, yaml_list
 from fastseg.qc.report import check_writable
 
 _NAMES = (
@@ -195,3 +195,25 @@ def test_marks_of_a_mask_that_was_made_anew_are_kept_and_not_listed(folder: Path
     save_flags(folder, _record(folder, marks), rows)
     assert read_flags(folder) == marks
     assert _listed(folder, "fail") == ["sub-02_T2w.nii.gz"]
+    for file in ("qc_fail.yml", "qc_flags.json"):
+        excluded = Exclusions(yml=[folder / file])
+        assert [name for name in _NAMES if excluded.reason(name)] == [_NAMES[1]]
+
+
+def test_lists_are_renewed_when_masks_are_made_anew(folder: Path) -> None:
+    rows = _rows()
+    save_flags(folder, _record(folder, [_mark(row, "Fail") for row in rows[:2]]), rows)
+    rows[0]["mask"] = "0123456789ab"
+    renew_lists(folder, rows)
+    assert _listed(folder, "fail") == ["sub-02_T2w.nii.gz"]
+    rows[0]["mask"] = ""  # the mask that was judged is back
+    renew_lists(folder, rows)
+    assert _listed(folder, "fail") == ["sub-01_T2w.nii.gz", "sub-02_T2w.nii.gz"]
+    assert '"earlier"' not in (folder / "qc_flags.json").read_text()
+
+
+def test_marks_that_cannot_be_read_are_left_as_they_are(folder: Path) -> None:
+    (folder / "qc_flags.json").write_text("{")
+    renew_lists(folder, _rows())
+    assert (folder / "qc_flags.json").read_text() == "{"
+    assert not (folder / "qc_fail.yml").exists()

@@ -192,7 +192,7 @@ def test_a_folder_of_something_else_is_refused(folder: Path, name: str, text: st
 
 def test_a_folder_that_cannot_be_made_is_told_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"file: cannot be written .* choose another output folder"):
+    with pytest.raises(OutputError, match=r"file: cannot be written .* choose another folder for the report"):
         check_writable(tmp_path / "file")
 
 
