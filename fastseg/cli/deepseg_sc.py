@@ -224,10 +224,13 @@ def _show(
     """Add the volume to the QC report."""
     from fastseg.cohort.job import Job
     from fastseg.cohort.showing import Showing, show_alone
+    from fastseg.past.build import show_corrected
 
     job = Job(given.i.name, given.i, outputs_of(target), _options(given))
     showing = Showing(given.qc.absolute(), given.qc_dataset, given.qc_subject)
-    show_alone(showing, job, volume, result, description, message=message)
+    outcome = show_alone(showing, job, volume, result, description, message=message)
+    for remark in show_corrected(outcome, showing, target.absolute().parent):
+        click.echo(f"warning: {remark}", err=True)
     if given.v:
         say(f"QC report: {given.qc / 'index.html'}; to open it: {opening(given.qc)}")
 

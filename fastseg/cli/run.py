@@ -27,7 +27,7 @@ from fastseg.cli.shared import (
     terminable,
     usable_threads,
 )
-from fastseg.errors import OptionError
+from fastseg.errors import OptionError, OutputError
 from fastseg.outputs import Kind
 
 if TYPE_CHECKING:
@@ -207,10 +207,23 @@ def _one(planned: Plan, wanted: Wanted, given: dict[str, Any], showing: Showing 
         except SystemExit:
             click.echo("fastseg: error: terminated, 0 of 1 volumes done", err=True)
             code = TERMINATED
+    if outcome is not None and shown is not None and shown.earlier:
+        _show_corrected(outcome, shown)
     code = _tell_one(outcome, code, reporter, time.perf_counter() - began, given)
+    for remark in shown.remarks if shown is not None else ():
+        reporter.say(remark, warning=True)
     if shown is not None and shown.count:
         reporter.say(f"QC report: {shown.folder / 'index.html'}; to open it: {opening(shown.folder)}")
     return code
+
+
+def _show_corrected(outcome: Outcome, shown: Shown) -> None:
+    from fastseg.past.build import show_corrected
+
+    try:
+        shown.remarks += show_corrected(outcome, shown.showing, shown.out)
+    except OutputError as error:
+        shown.remarks.append(f"the corrected mask is not in the QC report: {error}")
 
 
 def _tell_one(

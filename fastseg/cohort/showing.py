@@ -132,8 +132,8 @@ def show_alone(
     description: Mapping[str, Any] | None = None,
     *,
     message: str = "",
-) -> None:
-    """Show a volume that was not worked on by a run.
+) -> Outcome:
+    """Show a volume that was not worked on by a run; gives its outcome.
 
     Parameters
     ----------
@@ -170,6 +170,7 @@ def show_alone(
         row = outcome.record["qc"]
         assert isinstance(row, dict)
         report.note(row)
+    return outcome
 
 
 def _row(outcome: Outcome, showing: Showing, slices: int | None = None) -> dict[str, Any]:

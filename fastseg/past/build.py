@@ -9,16 +9,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastseg.cohort.ledger import read_ledgers
 from fastseg.errors import InputError
 from fastseg.outputs import split_suffix
 from fastseg.past.entries import Made, Maker
-from fastseg.past.volumes import Finished, Places, of_ledger, of_sidecars
+from fastseg.past.volumes import Finished, Places, of_ledger, of_outcome, of_sidecars
+from fastseg.qc.editors import manual_path
 from fastseg.qc.report import Report
 
-__all__ = ["Built", "build_report", "is_report", "selection"]
+if TYPE_CHECKING:
+    from fastseg.cohort.job import Outcome
+    from fastseg.cohort.showing import Showing
+
+__all__ = ["Built", "build_report", "is_report", "selection", "show_corrected"]
 
 # Names that a remark gives; the report has the others.
 _NAMED = 3
@@ -124,6 +129,37 @@ def build_report(
             if on_volume is not None:
                 on_volume(tally.done, total, made.name)
     return tally.built()
+
+
+def show_corrected(outcome: Outcome, showing: Showing, out: Path) -> tuple[str, ...]:
+    """Show the mask that was corrected by hand, if there is one, in place of the one that was just made.
+
+    Parameters
+    ----------
+    outcome : of a volume that has no ledger
+    showing : report that has its entry
+    out : folder of its results
+
+    Returns
+    -------
+    remarks : what the user should know
+
+    Raises
+    ------
+    OutputError
+        The report cannot be written.
+    """
+    volume = of_outcome(outcome)
+    if not manual_path(volume.mask).exists():
+        return ()
+    folder = outcome.job.source.absolute().parents[len(Path(volume.name).parts) - 1]
+    places = Places(out, (), folder)
+    with Report(showing.folder) as report:
+        maker = Maker(showing.folder, places, {}, dataset=showing.dataset, subject=showing.subject, top=out)
+        made = maker.make(volume)
+        if made.row is not None:
+            report.note(made.row)
+    return made.remarks
 
 
 def _in_threads(

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from fastseg.cohort.fingerprints import is_unchanged
-from fastseg.cohort.job import Status
+from fastseg.cohort.job import Outcome, Status
 from fastseg.cohort.ledger import History
 from fastseg.outputs import is_volume_name, points_name, split_suffix
 from fastseg.qc.editors import manual_path
@@ -25,6 +25,7 @@ __all__ = [
     "Reasons",
     "centerline_path",
     "of_ledger",
+    "of_outcome",
     "of_sidecars",
     "read_record",
     "reasons_of",
@@ -90,6 +91,25 @@ def of_ledger(history: History, out: Path) -> Iterator[Finished]:
             known=line.get("inputs", {}).get("input", {}),
             digests=tuple(each for each in written if isinstance(each, str)),
         )
+
+
+def of_outcome(outcome: Outcome) -> Finished:
+    """A volume that was finished just now, and is in no ledger."""
+    written = outcome.record.get("outputs")
+    mask = written.get("mask") if isinstance(written, Mapping) else None
+    return Finished(
+        name=outcome.job.name,
+        mask=outcome.job.outputs.mask.absolute(),
+        status=outcome.status,
+        message=outcome.message,
+        notes=outcome.notes,
+        flags=outcome.flags,
+        measures=outcome.measures,
+        seconds=outcome.seconds,
+        engines=_texts(outcome.record.get("engines")),
+        contrast=outcome.job.options.contrast,
+        digests=(mask,) if isinstance(mask, str) else (),
+    )
 
 
 def of_sidecars(out: Path) -> list[Finished]:

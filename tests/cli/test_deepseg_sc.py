@@ -6,6 +6,7 @@ import hashlib
 import pstats
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -132,6 +133,20 @@ def test_a_volume_is_added_to_a_qc_report(given: Path, here: Path) -> None:
     assert (row["name"], row["dataset"], row["subject"]) == ("t2.nii.gz", "phantoms", "me")
     assert (row["status"], row["pictures"]) == ("ok", True)
     assert row["mask"] == hashlib.sha256((here / "t2_seg.nii.gz").read_bytes()).hexdigest()[:12]
+
+
+def test_a_corrected_mask_is_shown_in_place_of_the_automatic_one(given: Path, here: Path) -> None:
+    words = _arguments(given, "-qc", "qc")
+    fastseg(*words)
+    mask = nib.load(here / "t2_seg.nii.gz")
+    corrected = np.asarray(mask.dataobj).copy()
+    corrected[..., 0] = 0
+    path = here / "t2_desc-manual_seg.nii.gz"
+    nib.Nifti1Image(corrected, mask.affine, mask.header).to_filename(path)
+    assert fastseg(*words)[0] == 0
+    (row,) = Report(here / "qc").rows()
+    assert (row["manual"], row["pictures"]) == (True, True)
+    assert row["mask"] == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def test_a_volume_without_cord_is_added_too(given: Path, here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from fastseg.qc import pictures
+from fastseg.qc.editors import manual_path
 from fastseg.qc.identity import identity
 from fastseg.qc.marks import save_flags
 from fastseg.qc.report import Report
@@ -205,8 +207,9 @@ def test_what_was_marked_and_made_anew_is_excluded_no_more(here: Path) -> None:
     save_flags(here / "qc", record | {"marks": [mark | {"mask": row["mask"]}]}, [row])
     files = ("qc/qc_fail.yml", "qc/qc_flags.json")
     assert [fastseg(*words, "--exclude-yml", file)[1] for file in files] == ["", ""]
-    assert fastseg(*words, "--thr", "0.9")[0] == 0
-    assert [fastseg(*words, "--exclude-yml", file)[1] for file in files] == ["out/t2_seg.nii.gz\n"] * 2
+    other = (*words, "--thr", "0.9")
+    assert fastseg(*other)[0] == 0
+    assert [fastseg(*other, "--exclude-yml", file)[1] for file in files] == ["out/t2_seg.nii.gz\n"] * 2
 
 
 def test_what_is_marked_is_excluded_by_the_next_run(cohort: Path, here: Path) -> None:
@@ -230,16 +233,46 @@ def test_what_is_marked_is_excluded_by_the_next_run(cohort: Path, here: Path) ->
     assert "2 ok, 2 skipped" in err or "2 skipped, 2 ok" in err
 
 
+def _correct(mask: Path) -> None:
+    """Save a corrected mask beside a mask, as an editor does."""
+    volume = nib.load(mask)
+    corrected = np.asarray(volume.dataobj).copy()
+    corrected[..., 0] = 0
+    nib.Nifti1Image(corrected, volume.affine, volume.header).to_filename(manual_path(mask))
+
+
+@pytest.mark.parametrize("words", [(), ("--no-sidecar", "--qc-dataset", "d")])
+def test_a_corrected_mask_of_one_volume_stays_in_the_report(here: Path, words: tuple[str, ...]) -> None:
+    save_phantom(here / "in" / "t2.nii.gz")
+    command = ("run", "in/t2.nii.gz", "-o", "out", "--qc", "qc", *words)
+    _, out, _ = fastseg(*command)
+    mask = here / out.strip()
+    _correct(mask)
+    assert fastseg(*command, "--overwrite")[0] == 0
+    (row,) = rows(here / "qc").values()
+    assert (row["manual"], row["pictures"], row["name"]) == (True, True, "t2.nii.gz")
+    assert row["mask"] == hashlib.sha256(manual_path(mask).read_bytes()).hexdigest()[:12]
+    manual_path(mask).unlink()
+    assert fastseg(*command, "--overwrite")[0] == 0
+    assert [row["manual"] for row in rows(here / "qc").values()] == [False]
+
+
+def test_what_is_odd_about_a_corrected_mask_of_one_volume_is_said(here: Path) -> None:
+    save_phantom(here / "t2.nii.gz")
+    command = ("run", "t2.nii.gz", "-o", "out", "--qc", "qc", "--overwrite")
+    fastseg(*command)
+    _correct(here / "out" / "t2_seg.nii.gz")
+    (here / "out" / "t2_desc-manual_seg.json").write_text('{"Manual": false}')
+    code, _, err = fastseg(*command)
+    assert code == 0
+    assert "warning: t2.nii.gz: t2_desc-manual_seg.json does not say that the mask was corrected" in err
+
+
 def test_a_corrected_mask_stays_in_the_report_when_the_volume_is_done_again(here: Path) -> None:
     for seed in (0, 1):
         save_phantom(here / "in" / f"v{seed}.nii.gz", seed=seed)
     fastseg("run", "in", "-o", "out", "--qc", "qc")
-    mask = nib.load(here / "out" / "v0_seg.nii.gz")
-    corrected = np.asarray(mask.dataobj).copy()
-    corrected[..., 0] = 0
-    nib.Nifti1Image(corrected, mask.affine, mask.header).to_filename(
-        here / "out" / "v0_desc-manual_seg.nii.gz"
-    )
+    _correct(here / "out" / "v0_seg.nii.gz")
     for again in ([], ["--overwrite"]):
         assert fastseg("run", "in", "-o", "out", "--qc", "qc", *again)[0] == 0
         assert {name: row["manual"] for name, row in rows(here / "qc").items()} == {
