@@ -1,8 +1,8 @@
 """What people said about volumes, in the report's folder: Pass, Fail, Artifact, a rank.
 
 ``qc_flags.json`` is the truth; ``qc_pass.yml``, ``qc_fail.yml`` and ``qc_artifact.yml`` are lists of images
-made from it, under the key that SCT gives segmentations. A mark that was given to an earlier mask of its volume
-is in none of the lists, and says so: nobody has judged the mask that is there.
+made from it, under the key that SCT gives segmentations. A mark that was given to an earlier mask of its
+volume is in none of the lists, and says so: nobody has judged the mask that is there.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastseg.errors import InputError
-from fastseg.nifti_header import read_header
+from fastseg.nifti_header import checked_geometry, read_header
 from fastseg.niivue import SCRIPT
 from fastseg.qc.journal import FOLDER as JOURNALS
 from fastseg.qc.journal import is_id
@@ -37,7 +37,7 @@ _KINDS = ("image", "mask", "manual")
 
 
 def report_routes(folder: Path) -> Routes:
-    """Routes of a site for one report; what runs add to it meanwhile is shown when the page is loaded anew.
+    """Routes of a site for one report; what runs add to it meanwhile is told to the page, which can show it.
 
     Parameters
     ----------
@@ -56,6 +56,7 @@ def report_routes(folder: Path) -> Routes:
         "GET ": _always(static["index.html"], "index.html"),
         "GET index.js": shown.index,
         "GET served.json": shown.served,
+        "GET news.json": shown.news,
         "GET volumes/": shown.picture,
         "GET volume.json": shown.volume,
         "GET niivue.js": lambda request: Reply(SCRIPT),
@@ -93,7 +94,15 @@ class _Shown:
 
     def served(self, request: Request) -> Reply:
         """What the page can do here that it cannot where it is only a file."""
-        return Reply.json({"marks": os.access(self._folder, os.W_OK), "viewer": True})
+        return Reply.json({"marks": os.access(self._folder, os.W_OK), "news": True, "viewer": True})
+
+    def news(self, request: Request) -> Reply:
+        """How many entries are newer than what a page has: its newest, and how many it has."""
+        rows, since, known = self._newest(), request.query.get("since", ""), request.query.get("known", "")
+        newer = sum(row["at"] > since for row in rows.values())
+        # What a machine wrote whose clock is behind is not newer, but one more.
+        more = len(rows) - int(known) if re.fullmatch(r"[0-9]{1,9}", known) else 0
+        return Reply.json({"count": max(newer, more)})
 
     def mark(self, request: Request) -> Reply:
         """Keep the marks that a page sends."""
@@ -119,7 +128,7 @@ class _Shown:
         row, paths = self._row(key), self._paths(key)
         files = {kind: _state_of(key, kind, paths.get(kind, "")) for kind in _KINDS}
         if not files["manual"]["url"]:  # most volumes have no corrected mask
-            files["manual"] = {"url": "", "name": "", "problem": ""}
+            files["manual"] = {"url": "", "name": "", "problem": "", "affine": None}
         facts = {name: row[name] for name in ("name", "subject", "contrast", "status", "message")}
         return Reply.json({"id": key, **facts, **files})
 
@@ -131,7 +140,7 @@ class _Shown:
         path = self._paths(found[1]).get(request.path.partition("/")[0], "")
         if _suffix(path) != found[2]:
             raise Refused(404)
-        return Reply(_open_volume(Path(path)), "application/octet-stream")
+        return Reply(_open_volume(Path(path))[0], "application/octet-stream")
 
     def _own(self, *parts: str) -> IO[bytes]:
         """A file of the report's folder; a link that leads out of it is not followed."""
@@ -183,23 +192,26 @@ def _suffix(path: str) -> str:
     return found[0].lower() if found else ""
 
 
-def _state_of(key: str, kind: str, path: str) -> dict[str, str]:
-    """Address of a file for the page, or what is wrong with it."""
-    state = {"url": "", "name": Path(path).name, "problem": ""}
+def _state_of(key: str, kind: str, path: str) -> dict[str, Any]:
+    """Address of a file for the page and where it lies in space, or what is wrong with it."""
+    state: dict[str, Any] = {"url": "", "name": Path(path).name, "problem": "", "affine": None}
     if not path:
         return state | {"problem": "the report names no such file"}
     try:
-        _open_volume(Path(path)).close()
+        stream, header = _open_volume(Path(path))
     except Refused:
         there = Path(path).exists()
         return state | {
             "problem": f"{path}: " + ("cannot be read as NIfTI" if there else "is not there any more")
         }
+    stream.close()
+    with suppress(InputError):  # the page takes what it can of a bad one
+        state["affine"] = checked_geometry(Path(path), header)[0].tolist()
     return state | {"url": f"{kind}/{key}{_suffix(path)}"}
 
 
-def _open_volume(path: Path) -> IO[bytes]:
-    """Open a file that begins as a NIfTI volume does, whatever its name.
+def _open_volume(path: Path) -> tuple[IO[bytes], Any]:
+    """Open a file that begins as a NIfTI volume does, whatever its name; gives its header, too.
 
     Raises
     ------
@@ -213,9 +225,9 @@ def _open_volume(path: Path) -> IO[bytes]:
         begin = stream.read(4096)
         if begin[:2] == b"\x1f\x8b":
             begin = zlib.decompressobj(wbits=31).decompress(begin, 1024)
-        read_header(path, io.BytesIO(begin))
+        header = read_header(path, io.BytesIO(begin))
         stream.seek(0)
     except (OSError, zlib.error, InputError) as error:
         stream.close()
         raise Refused(404) from error
-    return stream
+    return stream, header

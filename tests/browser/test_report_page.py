@@ -102,6 +102,39 @@ def test_a_failed_volume_says_why_and_what_to_do(page: Page, tmp_path: Path) -> 
     expect(page.locator(".stage .base")).to_be_visible()
 
 
+def test_what_has_no_mask_can_be_drawn_and_what_cannot_be_read_is_not_opened(
+    page: Page, tmp_path: Path
+) -> None:
+    broken = reports.row(8, status="bad_input", mask="", pictures=False, severity=102.0)
+    page.goto(reports.write(tmp_path, [reports.row(0), reports.row(7), broken]))
+    expect(page.locator(".facts h3").first).to_have_text("Measures")  # of the broken one
+    page.keyboard.press("j")
+    expect(page.locator(".facts h3").first).to_have_text("Draw a mask")
+    expect(page.locator(".facts .hint")).to_have_text(
+        "Save it as /out/m_man.nii.gz, then run fastseg qc build: it is shown here."
+    )
+    page.keyboard.press("j")
+    expect(page.locator(".facts h3").first).to_have_text("Correct the mask")
+
+
+def test_plot_and_table_tell_the_same_median(page: Page, tmp_path: Path) -> None:
+    row = reports.row(0, area_mm2=64.5)
+    areas = [[0, 60.0], [1, 63.0], [2, 66.0], [3, 80.0]]
+    page.goto(reports.write(tmp_path, [row], details={row["id"]: reports.detail(row, areas=areas)}))
+    expect(page.locator(".plot .value")).to_have_text("median 64.5 mm² on 4 slices")
+    expect(page.locator(".line.selected .c-area")).to_have_text("64.5")
+
+
+@pytest.mark.parametrize("width", [600, 1000, 1440, 2560])
+def test_no_status_is_cut_off(page: Page, tmp_path: Path, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 700})
+    statuses = ("ok", "ok_flagged", "no_cord", "bad_input", "out_of_memory", "error", "skipped")
+    page.goto(reports.write(tmp_path, [reports.row(i, status=each) for i, each in enumerate(statuses)]))
+    expect(page.locator(".row .c-status")).to_have_count(len(statuses))
+    for cell in page.locator(".row .c-status").all():
+        assert cell.evaluate("(cell) => cell.scrollWidth <= cell.clientWidth"), cell.inner_text()
+
+
 def test_a_corrected_mask_is_labelled(page: Page, tmp_path: Path) -> None:
     page.goto(reports.write(tmp_path, [reports.row(0, manual=True), reports.row(1)]))
     page.select_option("[name=status]", "manual")

@@ -47,6 +47,7 @@ class _Volumes:
                 report, self.image, folder / "c_seg.nii.gz", folder / "none.nii.gz", "no_cord"
             )
             self.cut = self._add(report, cut, self._copy("d_seg.nii.gz"), folder / "none.nii.gz")
+            self.apart = self._add(report, *self._forms_apart(folder), folder / "none.nii.gz")
             self.gone = self._add(
                 report, folder / "gone.nii", self._copy("e_seg.nii.gz"), folder / "none.nii.gz"
             )
@@ -55,6 +56,16 @@ class _Volumes:
         path = self.mask.with_name(name)
         path.write_bytes(self.mask.read_bytes())
         return path
+
+    def _forms_apart(self, folder: Path) -> tuple[Path, Path]:
+        """Image whose qform, of the larger code, lies 40 mm off its sform; mask with the sform alone."""
+        volume = nib.load(self.image)
+        elsewhere = volume.affine.copy()
+        elsewhere[0, 3] += 40
+        volume.set_sform(volume.affine, 1)
+        volume.set_qform(elsewhere, 2)
+        volume.to_filename(folder / "apart.nii.gz")
+        return folder / "apart.nii.gz", self._copy("apart_seg.nii.gz")
 
     def _add(self, report: Report, image: Path, mask: Path, manual: Path, status: str = "ok") -> str:
         message = "no cord was found" if status == "no_cord" else ""
@@ -124,6 +135,30 @@ def test_crosshair_begins_in_the_cord_and_keys_move_it_by_a_slice(
     assert moved[2] == pytest.approx(pitch, abs=0.11)  # both are rounded to 0.1
     page.keyboard.press("r")
     assert page.locator("#where").inner_text() == before
+
+
+def test_places_are_those_of_the_sform_whatever_the_qform_says(
+    page: Page, site: Site, volumes: _Volumes
+) -> None:
+    _open(page, site, volumes.good)
+    place = page.locator("#where").inner_text()
+    assert "mask 1" in place
+    _open(page, site, volumes.apart)
+    assert page.locator("#where").inner_text() == place  # of the image and of the mask, too
+
+
+@pytest.mark.parametrize(("width", "height"), [(1600, 1000), (500, 400)])
+def test_crosshair_stays_thin(page: Page, site: Site, volumes: _Volumes, width: int, height: int) -> None:
+    _open(page, site, volumes.good)
+    page.set_viewport_size({"width": width, "height": height})
+    page.wait_for_timeout(300)
+    for _ in range(4):  # all planes, then each alone
+        pixels = _pixels(page)
+        blue = pixels[..., 2] - pixels[..., 0] > 60
+        lines = np.flatnonzero(blue.mean(axis=1) > 0.15)  # rows that a line runs through
+        assert len(lines)
+        assert max(map(len, np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1))) <= 3
+        page.keyboard.press("v")
 
 
 def test_name_stands_in_title_and_page_and_is_inert(page: Page, site: Site, volumes: _Volumes) -> None:

@@ -40,7 +40,7 @@ class Exclusions:
     words : each a pattern of a file name or of a name relative to the data set; a participant ("sub-" may be
         left out) or participant/session; or a text file with one of these a line, in which # begins a comment
     yml : files like SCT's qc_fail.yml: lists of image file names, under keys or not; or qc_flags.json, whose
-        volumes marked Fail or Artifact are meant, by exactly their names; as in the lists, not those marks that
+        volumes marked Fail or Artifact are meant, by exactly their names; not, as in the lists, by marks that
         were given to an earlier mask
 
     Raises

@@ -7,7 +7,7 @@
   const at = (id) => document.getElementById(id);
   const counted = (n) => n.toLocaleString("en");
 
-  const { rows, broken } = page.rowsOf(page.index);
+  let { rows, broken } = page.rowsOf(page.index);
   const byId = new Map(rows.map((row) => [row.id, row]));
   const marks = new page.Marks(typeof page.index?.uuid === "string" ? page.index.uuid : "", byId, page.index?.marks);
   const table = new page.Table(at("table"), marks, page.pictureOf);
@@ -22,6 +22,7 @@
     at("message").textContent = text;
   };
   const exchange = new page.Exchange(rows, marks, say);
+  const news = new page.News(at("news"), () => renew());
 
   // --- filters and order
 
@@ -114,17 +115,41 @@
     const look = failed + number((row) => row.status === "ok_flagged");
     const statuses = tally("status").map(([value, count]) => option(value, numbered(page.STATUS[value] || value, count)));
     const manual = number((row) => row.manual);
-    status.append(option("", "Any status"), option("look", numbered("flagged or failed", look)), ...(failed ? [option("failed", numbered("failed", failed))] : []),
+    status.replaceChildren(option("", "Any status"), option("look", numbered("flagged or failed", look)), ...(failed ? [option("failed", numbered("failed", failed))] : []),
       ...statuses, ...(manual ? [option("manual", numbered("corrected by hand", manual))] : []));
-    flag.append(option("", "Any flag"), ...tally("flags").map(([value, count]) => option(value, numbered(value.replaceAll("_", " "), count))));
-    mark.append(option("", "Any mark"), option("unmarked", "without a mark"), option("marked", "with a mark"), ...page.formats.MARKS.map((qc) => option(qc, qc)),
+    flag.replaceChildren(option("", "Any flag"), ...tally("flags").map(([value, count]) => option(value, numbered(value.replaceAll("_", " "), count))));
+    mark.replaceChildren(option("", "Any mark"), option("unmarked", "without a mark"), option("marked", "with a mark"), ...page.formats.MARKS.map((qc) => option(qc, qc)),
       option("stale", "of an earlier result"), ...[...Array(10).keys()].map((rank) => option(`rank${rank}`, `rank ${rank}`)));
     for (const [element, key, label] of [[contrast, "contrast", "Any contrast"], [dataset, "dataset", "Any data set"]]) {
       const counts = tally(key);
       element.hidden = counts.length < 2;
-      element.append(option("", label), ...counts.map(([value, count]) => option(value, numbered(value, count))));
+      element.replaceChildren(option("", label), ...counts.map(([value, count]) => option(value, numbered(value, count))));
     }
     flag.hidden = !tally("flags").length;
+  };
+
+  /** Show what was added since; what is selected, filtered and marked stays so. */
+  const renew = () => {
+    const before = new Map(rows.map((row) => [row.id, row.at]));
+    const wanted = filters();
+    ({ rows, broken } = page.rowsOf(page.index));
+    byId.clear();
+    for (const row of rows) byId.set(row.id, row);
+    const changed = rows.filter((row) => before.has(row.id) && before.get(row.id) !== row.at);
+    for (const row of changed) {
+      page.renewed.set(row.id, row.at);
+      page.details.delete(row.id);
+    }
+    table.forget(changed.map((row) => row.id));
+    if (changed.some((row) => row.id === selected?.id)) detail.forget();
+    marks.read(page.index?.marks);
+    exchange.setRows(rows);
+    fillChoices();
+    for (const [key, value] of Object.entries(wanted)) form.elements[key].value = value;
+    selected = byId.get(selected?.id) ?? null;
+    refresh();
+    paintProgress();
+    news.know(rows);
   };
 
   // --- marks
@@ -263,6 +288,7 @@
       detail.served = served.viewer === true;
       detail.update();
       if (served.marks === true) marks.serve();
+      if (served.news === true) news.watch();
     } catch {
       // Some other server: the page works without.
     }
@@ -274,6 +300,7 @@
   fillChoices();
   refresh();
   paintProgress();
+  news.know(rows);
   paintState(marks.state);
   askServer();
 })();

@@ -19,6 +19,12 @@
 
   const quoted = (path) => `'${path.replaceAll("'", "'\\''")}'`;
 
+  /** Address of a volume's file; of one that changed another address than before. */
+  const addressOf = (id, ending) => {
+    const since = page.renewed.get(id);
+    return `volumes/${id.slice(0, 2)}/${id}${ending}${since ? `?${encodeURIComponent(since)}` : ""}`;
+  };
+
   /** The script with a volume's detail, loaded once: resolves to the detail, or null where it is missing. */
   const load = (id) => {
     if (page.details.has(id)) return Promise.resolve(page.details.get(id));
@@ -26,7 +32,7 @@
     if (window.fastsegFiles) return Promise.resolve(null);
     if (page.waiting.has(id)) return page.waiting.get(id);
     const waiting = new Promise((resolve) => {
-      const script = make("script", { src: `volumes/${id.slice(0, 2)}/${id}.js` });
+      const script = make("script", { src: addressOf(id, ".js") });
       const done = () => {
         script.remove();
         page.waiting.delete(id);
@@ -45,7 +51,7 @@
   const pictureOf = (id, kind) => {
     if (window.fastsegFiles) return window.fastsegFiles[id]?.[kind] || "";
     const ending = { sheet: ".jpg", outline: ".png", thumb: "_thumb.jpg" }[kind];
-    return `volumes/${id.slice(0, 2)}/${id}${ending}`;
+    return addressOf(id, ending);
   };
 
   const copyButton = (text) => {
@@ -124,6 +130,11 @@
       load(row.id);
       if (!row.pictures || window.fastsegFiles) return;
       for (const kind of row.mask ? ["sheet", "outline"] : ["sheet"]) new Image().src = pictureOf(row.id, kind);
+    }
+
+    /** The volume that is shown has changed. */
+    forget() {
+      delete this._body.dataset.id;
     }
 
     /** The mark or its state has changed. */
@@ -235,16 +246,21 @@
       return item;
     }
 
-    _sections(row, detail) {
+    /** Commands that open the volume in an editor; none for a file that has to be mended first. */
+    _editing(row, detail) {
       const commands = Object.entries(detail.commands).map(([label, text]) => command(label, text));
-      const sections = [];
-      if (commands.length) sections.push(section("Correct the mask", "wide", [
-        ...commands,
-        make("p", { className: "hint", text: "Save, then run fastseg qc build: the corrected mask is shown here in place of the automatic one." }),
-      ]));
+      if (!commands.length || (row.status === "bad_input" && !row.mask)) return [];
+      const hint = row.mask
+        ? "Save, then run fastseg qc build: the corrected mask is shown here in place of the automatic one."
+        : `Save it as ${detail.paths.manual}, then run fastseg qc build: it is shown here.`;
+      return [section(row.mask ? "Correct the mask" : "Draw a mask", "wide", [...commands, make("p", { className: "hint", text: hint, dir: "auto" })])];
+    }
+
+    _sections(row, detail) {
+      const sections = this._editing(row, detail);
       if (Object.keys(detail.measures).length) sections.push(section("Measures", "", [pairs(detail.measures)]));
       const header = { ...detail.header };
-      if (row.at) header.Entry = row.at;
+      if (row.at) header.Entry = row.at.replace(/^([\d-]+)T([\d:]+)(\.\d+)?(\+00:00|Z)$/, "$1 $2 UTC");
       if (Object.keys(header).length) sections.push(section("How it was made", "", [pairs(header)]));
       const named = Object.fromEntries(Object.entries(detail.paths).map(([key, path]) => [PATHS[key] || key, path]));
       if (Object.keys(named).length) sections.push(section("Files", "wide", [pairs(named)]));

@@ -31,10 +31,9 @@
 
   class Exchange {
     constructor(rows, marks, say) {
-      this._rows = rows;
       this._marks = marks;
       this._say = say;
-      this._short = shortNames(rows);
+      this.setRows(rows);
       this._dialog = document.getElementById("files");
       const input = document.getElementById("import");
       input.addEventListener("change", async () => {
@@ -49,6 +48,12 @@
         this._drop(false);
         this._load(event.dataTransfer.files);
       });
+    }
+
+    setRows(rows) {
+      this._rows = rows;
+      this._short = shortNames(rows);
+      this._places = new Map();
     }
 
     open() {
@@ -149,7 +154,6 @@
     /** Rows of names as lists have them: with folders or without, with suffix or without. */
     _known(names) {
       const stem = (name) => name.replace(/^\.\//, "").replace(/\.nii(\.gz)?$/i, "");
-      this._places ||= new Map();
       if (!this._places.size) {
         for (const row of this._rows) {
           this._places.set(stem(row.name), row);

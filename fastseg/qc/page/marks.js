@@ -39,7 +39,7 @@
       this._timer = 0;
       this._sending = false;
       this._unsent = false;
-      for (const mark of Array.isArray(written) ? written : []) this._merge(checked(mark));
+      this.read(written);
       this._unsent = this._read();
       window.addEventListener("storage", (event) => this._overheard(event));
       window.addEventListener("pagehide", () => this._timer && this._send());
@@ -106,6 +106,11 @@
       }
       if (taken.length) this.onChange(taken);
       return taken.length;
+    }
+
+    /** Take what the report's folder has. */
+    read(written) {
+      for (const mark of Array.isArray(written) ? written : []) this._merge(checked(mark));
     }
 
     /** The page is served and may save marks in the report's folder. */

@@ -79,7 +79,8 @@
       this._area = new Map(areas);
       this._step = stepOf(Math.max(...this._area.values(), 1), 3);
       this._most = Math.ceil(Math.max(...this._area.values(), 1) / this._step) * this._step;
-      const middle = [...this._area.values()].sort((a, b) => a - b)[areas.length >> 1];
+      const ascending = [...this._area.values()].sort((a, b) => a - b);
+      const middle = (ascending[(ascending.length - 1) >> 1] + ascending[ascending.length >> 1]) / 2;
       this._summary = `median ${middle.toFixed(1)} mm² on ${areas.length} slices`;
       this._svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
       this._svg.setAttribute("aria-label", `Area per slice: ${this._summary}`);

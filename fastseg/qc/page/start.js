@@ -3,7 +3,7 @@
 // What has to be there before anything else: the theme, and the two functions that the report's own scripts call.
 // index.js says fastsegIndex({...}); each volume's script says fastsegDetail("<id>", {...}).
 (() => {
-  const page = (window.fastsegPage = { index: null, details: new Map(), waiting: new Map() });
+  const page = (window.fastsegPage = { index: null, details: new Map(), waiting: new Map(), renewed: new Map() });
 
   // Storage throws in private windows and where a browser forbids it to file:// pages.
   page.storage = {

@@ -125,6 +125,11 @@
       }
     }
 
+    /** The thumbs of these volumes are others now. */
+    forget(ids) {
+      for (const id of ids) this._seen.delete(id);
+    }
+
     /** How many rows fit. */
     get height() {
       return Math.max(Math.floor((this._scroll.clientHeight - this._head.offsetHeight) / ROW), 1);

@@ -16,7 +16,7 @@
     red: { R: [230, 230], G: [40, 40], B: [40, 40], A: [0, 255], I: [0, 255] },
     orange: { R: [255, 255], G: [138, 138], B: [36, 36], A: [0, 255], I: [0, 255] },
   };
-  const CROSSHAIR = 0.004; // of the longest side of the volume
+  const CROSSHAIR = 1.3; // pixels of the screen, in the plane that is drawn smallest
   // Sagittal as in the report's sheet: front on the left.
   const OPTIONS = {
     backColor: [0, 0, 0, 1],
@@ -94,10 +94,19 @@
     if (!reply.ok) throw new Error(`${file.name}: the server cannot read it any more`);
     const buffer = await reply.arrayBuffer();
     try {
-      return await window.niivue.NVImage.loadFromUrl({ url: file.url, buffer, name: file.url, ...options });
+      return placed(await window.niivue.NVImage.loadFromUrl({ url: file.url, buffer, name: file.url, ...options }), file.affine);
     } catch {
       throw new Error(`${file.name}: cannot be shown; the file may be damaged`);
     }
+  }
+
+  /** An image where fastseg has it: of a qform and an sform that differ NiiVue may take the other one. */
+  function placed(image, affine) {
+    if (affine) {
+      image.hdr.affine = affine;
+      image.calculateRAS();
+    }
+    return image;
   }
 
   /** Walk over the voxels of a mask that are cord, as indices along its own axes. */
@@ -192,7 +201,8 @@
   /** As thin on the screen at any zoom. */
   function drawCrosshair() {
     const { viewer } = state;
-    viewer.setCrosshairWidth((CROSSHAIR * Math.max(...sides())) / viewer.scene.pan2Dxyzmm[3]);
+    const mmPerPixel = viewer.screenSlices.map(({ fovMM, leftTopWidthHeight }) => Math.abs(fovMM[0]) / leftTopWidthHeight[2]);
+    if (mmPerPixel.length) viewer.setCrosshairWidth(CROSSHAIR * window.devicePixelRatio * Math.max(...mmPerPixel));
   }
 
   function reset() {
@@ -224,6 +234,7 @@
     const layouts = [front > 1.8 * right ? BESIDE : STACKED, ...ALONE];
     const layout = layouts[state.layout % layouts.length];
     state.viewer.setCustomLayout(layout.map(([sliceType, position]) => ({ sliceType, position })));
+    drawCrosshair();
   }
 
   function cycleViews() {
@@ -275,6 +286,8 @@
   }
 
   function listen() {
+    // When NiiVue has drawn in the new size.
+    window.addEventListener("resize", () => requestAnimationFrame(() => requestAnimationFrame(drawCrosshair)));
     window.addEventListener("keydown", onKey, true);
     window.addEventListener("keyup", (event) => event.target === view && event.stopPropagation(), true);
     view.addEventListener("wheel", (event) => {

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
+import nibabel as nib
 import pytest
 import yaml
 
@@ -89,7 +90,25 @@ def test_page_and_its_files_are_served(site: Site, place: _Place) -> None:
         assert kind.startswith("text/css" if path.suffix == ".css" else "text/javascript")
     assert _ask(site, "volume.html")[2].startswith("text/html")
     assert _ask(site, "niivue.js")[1] == SCRIPT.read_bytes()
-    assert json.loads(_ask(site, "served.json")[1]) == {"marks": True, "viewer": True}
+    assert json.loads(_ask(site, "served.json")[1]) == {"marks": True, "news": True, "viewer": True}
+
+
+def _news(site: Site, **known: object) -> int:
+    count = json.loads(_ask(site, f"news.json?{urlencode(known)}")[1])["count"]
+    assert isinstance(count, int)
+    return count
+
+
+def test_what_a_run_added_since_is_counted(site: Site, place: _Place) -> None:
+    (row,) = Report(place.report).rows()
+    assert [_news(site, since=row["at"], known=1), _news(site)] == [0, 1]
+    with Report(place.report) as report:
+        _add(report, place.image, place.mask)
+        # Of a machine whose clock is behind.
+        _add(report, place.image, place.mask.with_name("other.nii.gz"), at="2001-01-01T00:00:00+00:00")
+    assert _news(site, since=row["at"], known=1) == 1
+    newest = max(row["at"] for row in Report(place.report).rows())
+    assert [_news(site, since=newest, known=known) for known in (1, 2, "x")] == [1, 0, 0]
 
 
 def test_files_of_a_volume_are_served(site: Site, place: _Place) -> None:
@@ -149,8 +168,10 @@ def test_marks_that_are_none_are_refused_in_one_line(site: Site, place: _Place, 
 
 def test_image_and_mask_of_a_volume_are_served_whole(site: Site, place: _Place) -> None:
     facts = json.loads(_ask(site, f"volume.json?id={place.key}")[1])
-    assert facts["image"] == {"url": f"image/{place.key}.nii.gz", "name": _NAME, "problem": ""}
-    assert facts["manual"] == {"url": "", "name": "", "problem": ""}
+    affine = nib.load(place.image).affine.tolist()
+    state = {"url": f"image/{place.key}.nii.gz", "name": _NAME, "problem": "", "affine": affine}
+    assert facts["image"] == state
+    assert facts["manual"] == {"url": "", "name": "", "problem": "", "affine": None}
     assert _ask(site, facts["image"]["url"])[1] == place.image.read_bytes()
     assert _ask(site, facts["mask"]["url"])[1] == place.mask.read_bytes()
 
