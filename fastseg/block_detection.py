@@ -34,7 +34,7 @@ _BATCH = 256
 #: With brain = 1 the search ends after more misses in a row than this.
 _MAX_MISSES = 10
 
-_REMEDY = "try the svm detector or another contrast, or give a centerline (--centerline file)"
+_REMEDY = "try the svm detector or another contrast, or give a centerline (--centerline viewer or file)"
 
 
 _Centre = tuple[int, int] | None

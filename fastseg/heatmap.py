@@ -80,7 +80,7 @@ def locate_by_slices(
     if not there.any():
         raise CordNotFound(
             "the detector sees no spinal cord on any slice; check the field of view and the contrast, or "
-            "give a centerline (--centerline file)"
+            "give a centerline (--centerline viewer or file)"
         )
     centre = refined(heat, path) * pixels + (pixels - 1) / 2 - lead
     points = np.column_stack([np.interp(z, seen, along) for along in centre.T] + [z])

@@ -240,7 +240,7 @@ class Segmenter:
                 probabilities, blank = probabilities[:-1], probabilities[-1]
             if found.doubt is not None and not self._confirms(probabilities):
                 raise found.doubt
-            kept = self._clean(probabilities, windows, blank)
+            kept = self._clean(probabilities, prepared, blank)
             if options.contrast != ANY_CONTRAST:
                 ring = ring_contrast(prepared.crops, kept)
                 notes += filter(None, [contrast_note(options.contrast, ring)])
@@ -249,7 +249,7 @@ class Segmenter:
             values, corner = resample_onto(canvas, corner, line.grid, native)
             if not options.soft:
                 values = (values > 0.5).astype(np.float32)
-            self._check_found(values)
+            self._check_found(values, found.detector)
             cleaned = clean_volume(
                 values,
                 native.zooms,
@@ -315,29 +315,36 @@ class Segmenter:
         return float((probabilities > self.threshold).any((1, 2)).mean()) >= 0.5
 
     def _clean(
-        self, probabilities: NDArray[np.float32], windows: CropWindows, blank: NDArray[np.float32] | None
+        self, probabilities: NDArray[np.float32], prepared: Prepared, blank: NDArray[np.float32] | None
     ) -> NDArray[np.float32]:
         if self.options.soft:
             return probabilities
+        windows = prepared.windows
         n_slices = windows.grid.shape[2]
         kept = clean_slices(probabilities, windows.z, self.threshold, n_slices=n_slices, empty_slice=blank)
-        self._check_found(kept)
+        self._check_found(kept, prepared.found.detector)
         return kept
 
     @property
     def _soft_support(self) -> float:
         return 0.0 if self.options.quirks.soft_is_all_cord else self.threshold
 
-    def _check_found(self, values: NDArray[np.float32]) -> None:
+    def _check_found(self, values: NDArray[np.float32], detector: str) -> None:
         support = 0.0
         if self.options.soft and not self.options.quirks.soft_of_nothing:
             support = self.threshold
         if not (values > support).any():
             contrast = self.options.contrast
             given = contrast != ANY_CONTRAST
+            if detector == "file":
+                also = f", and whether the contrast is {contrast}" if given else ""
+                raise CordNotFound(
+                    f"no spinal cord was found along the given centerline; see whether it lies on the cord{also}"
+                )
             remedy = f" with contrast {contrast}; check the contrast, the" if given else "; check the"
             raise CordNotFound(
-                f"no spinal cord was found{remedy} field of view, or give a centerline (--centerline file)"
+                f"no spinal cord was found{remedy} field of view, or give a centerline "
+                "(--centerline viewer or file)"
             )
 
     def _place(self, values: NDArray[np.float32], corner: tuple[int, int, int], native: Grid) -> Volume:

@@ -167,6 +167,7 @@ def _run(
         reporter,
         seconds=seconds,
         left=n_jobs - tried,
+        out=out,
         table=out / SUMMARY if trouble is None else None,
         stopped=bool(interrupted) or trouble is not None,
         shown=telling.shown,
@@ -227,6 +228,7 @@ def _conclude(
     *,
     seconds: float,
     left: int,
+    out: Path,
     table: Path | None,
     stopped: bool,
     shown: Shown | None,
@@ -250,6 +252,9 @@ def _conclude(
         for remark in shown.remarks:
             reporter.say(remark, warning=True)
         reporter.say(f"QC report: {shown.folder / 'index.html'}; to open it: {opening(shown.folder)}")
+    if told.counts["no_cord"]:
+        command = shlex.join(["fastseg", "view", "--failed", str(out)])
+        reporter.say(f"to click on the cord where none was found: {command}")
     if told.failures or left or stopped:
         own = any(status in ("no_cord", "bad_input") for status, _ in told.failures)
         words = [word for word in sys.argv[1:] if word not in ("--retry-failed", "--overwrite")]

@@ -180,6 +180,14 @@ def test_a_centerline_of_another_place_or_of_nothing_is_refused() -> None:
         _segment(given=Volume(np.zeros_like(_TRUTH.voxels), _TRUTH.grid))
 
 
+def test_who_gave_a_centerline_beside_the_cord_is_not_told_to_give_one() -> None:
+    beside = Volume(np.roll(_TRUTH.voxels, 20, axis=0), _TRUTH.grid)
+    voxels = np.full_like(_IMAGE.voxels, 100)
+    voxels[0, 0, 0] = 0
+    with pytest.raises(CordNotFound, match="along the given centerline; see whether it lies on the cord"):
+        _segment(Volume(voxels, _IMAGE.grid), beside)
+
+
 # Quirks ----------------------------------------------------------------------------------------------------
 
 
