@@ -8,7 +8,7 @@ GET sitting.json         a record: volumes with number, name, state, points, ima
                          and change, a number that grows
 GET image/N.nii.gz       a volume
 POST curve               of {number, points}: {curve, notes}
-PUT points               of {number, points}: what the page has; each time that it changes
+PUT points               of {number, points}: what the page has, each time that it changes: {change}
 POST save                of {number, points, if not put before}: a record. 400 where there is nothing to save
 POST skip                of {number}: a record
 POST cancel, finish      a record, in which it is over
@@ -84,8 +84,7 @@ def sitting_routes(sitting: Sitting, clock: PageClock) -> Routes:
 
     def put(request: Request) -> Reply:
         said = _said(request)
-        sitting.put(said.get("number"), said.get("points"))
-        return Reply(status=204)
+        return Reply.json({"change": sitting.put(said.get("number"), said.get("points"))})
 
     def save(said: dict[str, Any]) -> None:
         sitting.save(said.get("number"), said.get("points"))

@@ -165,8 +165,12 @@ class Sitting:
             return [], [str(error)]
         return line.world().tolist(), list(remarks(Points(given), volume.grid))
 
-    def put(self, number: object, points: object) -> None:
+    def put(self, number: object, points: object) -> int:
         """Take in what the page has of a volume, which then is the current one.
+
+        Returns
+        -------
+        change : that this was, as in `record`
 
         Raises
         ------
@@ -177,6 +181,8 @@ class Sitting:
         with self._changed:
             self._volumes[own].points = given
             self._current = own
+            self._tell()  # the page may be open in two windows
+            return self._change
 
     def save(self, number: object, points: object = None) -> None:
         """Write the points of a volume, and go on to the next.

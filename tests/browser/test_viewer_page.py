@@ -177,6 +177,50 @@ def test_page_keeps_points_while_the_program_does_not_answer(one: tuple[Viewer, 
     page.wrong[:] = [each for each in page.wrong if "ERR_INTERNET" not in each]  # type: ignore[attr-defined]
 
 
+def test_two_windows_show_the_same_points(one: tuple[Viewer, Sitting, Site]) -> None:
+    """Who opens the address again, because the tunnel broke, still has the page from before."""
+    viewer, sitting, site = one
+    second = Viewer(viewer.page.context.new_page(), site.url)
+    for down in (0.3, 0.5, 0.7):
+        viewer.click("sagittal", 0.5, down)
+    second.page.wait_for_selector("#points li:nth-child(3)")
+    second.click("sagittal", 0.5, 0.9)
+    wait_until(lambda: len(points_of(sitting)) == 4)
+    viewer.page.wait_for_selector("#points li:nth-child(4)")
+    drawn = points_of(sitting)
+    viewer.press("Control+z")
+    wait_until(lambda: len(points_of(sitting)) == 3)
+    viewer.press("Control+Shift+z")
+    wait_until(lambda: np.array_equal(points_of(sitting), drawn))
+
+
+def test_a_page_that_was_cut_off_does_not_take_back_what_was_done_meanwhile(
+    page: Page, tmp_path: Path, images: list[Path]
+) -> None:
+    with served(tmp_path, images) as (sitting, site):
+        viewer = Viewer(page, site.url)
+        viewer.click("sagittal", 0.5, 0.3)
+        wait_until(lambda: len(points_of(sitting)) == 1)
+        page.context.set_offline(True)
+        viewer.click("sagittal", 0.5, 0.6)
+        page.get_by_text("The program does not answer").wait_for()
+        elsewhere = [*points_of(sitting).tolist(), *points_of(sitting).tolist()]
+        sitting.put(0, elsewhere)  # in another window
+        page.context.set_offline(False)
+        page.get_by_role("button", name="Try again").click()
+        page.get_by_text("changed in another window").wait_for()
+        assert points_of(sitting).tolist() == elsewhere
+        page.context.set_offline(True)
+        viewer.click("sagittal", 0.5, 0.6)
+        page.get_by_text("The program does not answer").wait_for()
+        sitting.skip(0)  # in the terminal
+        page.context.set_offline(False)
+        page.get_by_role("button", name="Try again").click()
+        viewer.wait_for_volume(1)
+        assert sitting.current == 1
+    page.wrong[:] = [each for each in page.wrong if "ERR_INTERNET" not in each]  # type: ignore[attr-defined]
+
+
 def test_wrong_token_gets_nothing(page: Page, tmp_path: Path, images: list[Path]) -> None:
     with served(tmp_path, images[:1]) as (sitting, site):
         assert page.request.get(site.url + "sitting.json").status == 200

@@ -79,6 +79,14 @@
       this.changed("points");
     }
 
+    // By those of another window; also that can be taken back.
+    replace(places) {
+      this.remember();
+      this.list = places.map((mm) => this.made(mm));
+      this.selected = null;
+      this.changed("elsewhere");
+    }
+
     undo() {
       return this.travel(this.past, this.future);
     }

@@ -61,7 +61,8 @@
       clearTimeout(this.timer);
       this.beating = true;
       try {
-        const state = await this.json("POST", "alive", { change: this.change });
+        // Who was gone asks for an answer at once.
+        const state = await this.json("POST", "alive", { change: this.there ? this.change : -1 });
         if (await this.news(state)) this.change = state.change;
       } catch (error) {
         // seen() has told that the program is gone; anything else is tried again.

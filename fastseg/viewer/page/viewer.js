@@ -7,11 +7,14 @@
 
   const drawing = new Drawing(pointsChanged);
   const server = new Server({ presence, news: follow });
-  const put = new Newest((value) => server.ask("PUT", "points", value), () => {}, refused);
+  const put = new Newest(send, arrived, refused);
   const line = new Newest((value) => server.json("POST", "curve", value), showCurve, refused);
   const images = new Map();
   let sitting = { volumes: [] };
   let number = null; // of the volume that is shown
+  let known = []; // its points, as the program has them
+  let unsent = false; // whether there are others here
+  let heard = -1; // the last change that the program told of
   let busy = false;
 
   const pathOf = (volume) => volume.image || `image/${volume.number}.nii.gz`;
@@ -20,6 +23,7 @@
   // ---- points
 
   function pointsChanged(points) {
+    unsent = true;
     put.put({ number, points });
     line.put({ number, points });
   }
@@ -32,9 +36,31 @@
     if (!(error instanceof Gone)) say(error.message, "wrong");
   }
 
+  async function send(value) {
+    const { change } = await server.json("PUT", "points", value);
+    heard = Math.max(heard, change);
+  }
+
+  function arrived(_, { points }) {
+    known = points;
+    unsent = false;
+  }
+
+  // The program's points are others than those here: sends what was drawn while it did not answer; takes over
+  // what was drawn in another window, where this page is open, too.
+  function compare({ points }) {
+    const places = drawing.points.places();
+    const alike = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+    if (put.running || !drawing.there || alike(points, places)) return;
+    if (unsent && alike(points, known)) return pointsChanged(places);
+    arrived(null, { points });
+    drawing.points.replace(points);
+    line.put({ number, points });
+    say("The points were changed in another window.", "well");
+  }
+
   function presence(there) {
     of("banner").hidden = there;
-    if (there && number !== null) pointsChanged(drawing.points.places());
   }
 
   // ---- the sitting
@@ -42,10 +68,15 @@
   // What the program knows: also what was done in its terminal. Whether it is heeded now.
   async function follow(state) {
     if (busy) return false;
+    if (state.change < heard) return true; // overtaken on its way
+    heard = state.change;
     sitting = state;
     if (state.over) ended(state);
     else if (state.current !== number) await open(state.current);
-    else panel.showQueue(sitting, number, go);
+    else {
+      panel.showQueue(sitting, number, go);
+      compare(state.volumes[number]);
+    }
     return true;
   }
 
@@ -74,6 +105,7 @@
       const bytes = await fetched(volume);
       const image = await window.niivue.NVImage.loadFromUrl({ url: bytes.slice(0) });
       drawing.show(image, volume.points);
+      arrived(null, volume);
       if (volume.points.length) line.put({ number, points: volume.points });
       cover("");
     } catch (error) {

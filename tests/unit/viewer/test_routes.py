@@ -74,7 +74,7 @@ def test_a_sitting_from_the_first_click_to_the_last(url: str, sitting: Sitting) 
     assert ask(url, "GET", record["volumes"][0]["image"]).content[:2] == b"\x1f\x8b"
     curve = ask(url, "POST", "curve", {"number": 0, "points": _POINTS}).json
     assert np.allclose(curve["curve"], [[1, 1, 0], [1.5, 1, 2], [2, 1, 4]])
-    assert ask(url, "PUT", "points", {"number": 0, "points": _POINTS}).status == 204
+    assert ask(url, "PUT", "points", {"number": 0, "points": _POINTS}).json == {"change": 1}
     assert ask(url, "GET", "sitting.json").json["volumes"][0]["points"] == _POINTS
     record = ask(url, "POST", "save", {"number": 0}).json
     assert (record["volumes"][0]["state"], record["current"], record["over"]) == ("saved", 1, False)

@@ -199,6 +199,8 @@ def test_a_change_is_heard_at_once_and_silence_after_a_while(tmp_path: Path) -> 
     sitting.skip(0)
     waiting.join(10.0)
     assert not waiting.is_alive()
+    change = sitting.record()["change"]
+    assert sitting.put(1, [[1.0, 1.0, 2.0]]) != change, "another window of the page hears of points"
 
 
 def test_a_cancelled_sitting_keeps_what_was_saved(tmp_path: Path) -> None:
