@@ -136,7 +136,10 @@ class Site:
         host = socket.getfqdn()
         if host.startswith("localhost") or host.endswith(".arpa"):
             host = socket.gethostname()
-        return f"ssh -N -L {self.port}:{_ADDRESS}:{self.port} {shlex.quote(user + host)}"
+        # The fourth word is the port at which this login came in.
+        reached = os.environ.get("SSH_CONNECTION", "").split()[3:4]
+        own_port = f"-p {reached[0]} " if reached and reached[0].isdecimal() and reached != ["22"] else ""
+        return f"ssh -N -L {self.port}:{_ADDRESS}:{self.port} {own_port}{shlex.quote(user + host)}"
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until a handler calls `close_soon`; whether one did."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from fastseg.centerline_points import Points, curve_through, read_points, remark
 from fastseg.errors import InputError
 from fastseg.nifti import new_template, probe_volume, read_volume, write_volume
 from fastseg.viewer.drawing import Drawing, write_drawing
+from fastseg.views import finite
 from fastseg.volume import Grid
 
 __all__ = ["Sitting", "State"]
@@ -36,6 +38,10 @@ class State(StrEnum):
     SKIPPED = "skipped"
 
 
+# What a file of points is known by: size and time; None: there is none.
+_Stamp = tuple[int, int] | None
+
+
 @dataclass(slots=True)
 class _Volume:
     """A drawing on its way."""
@@ -43,6 +49,7 @@ class _Volume:
     drawing: Drawing
     grid: Grid
     points: NDArray[np.float64]
+    file: _Stamp
     state: State = State.OPEN
 
 
@@ -194,7 +201,8 @@ class Sitting:
         Raises
         ------
         InputError
-            There are none, or none of them lies in the image.
+            There are none, or one lies outside the image; or another sitting has written the file meanwhile: then
+            the next time replaces it.
         OutputError
             They cannot be written.
         """
@@ -205,7 +213,14 @@ class Sitting:
                 volume.points = _points(points)
             if not len(volume.points):
                 raise InputError(f"{volume.drawing.name}: there is no point yet: click on the cord first")
+            target = volume.drawing.target
+            before, volume.file = volume.file, _stamp(target)
+            if volume.file not in (None, before):
+                raise InputError(
+                    f"{target} has been written by another sitting meanwhile: save again to replace it"
+                )
             write_drawing(volume.drawing, volume.points)
+            volume.file = _stamp(target)
             volume.state = State.SAVED
             self._go_on(own)
 
@@ -246,7 +261,15 @@ def _opened(drawing: Drawing) -> _Volume:
     facts = probe_volume(drawing.image, drawing.frame)
     there = drawing.target.exists()
     points = read_points(drawing.target).world if there else np.empty((0, 3))
-    return _Volume(drawing, facts.grid, points)
+    return _Volume(drawing, facts.grid, points, _stamp(drawing.target))
+
+
+def _stamp(target: Path) -> _Stamp:
+    try:
+        facts = target.stat()
+    except OSError:
+        return None
+    return (facts.st_size, facts.st_mtime_ns) if S_ISREG(facts.st_mode) else None
 
 
 def _points(given: object) -> NDArray[np.float64]:
@@ -280,8 +303,8 @@ class _Images:
 def _image_file(drawing: Drawing) -> bytes:
     volume, _ = read_volume(drawing.image, frame=drawing.frame)
     voxels = volume.voxels
-    if voxels.dtype.name not in ("uint8", "int16", "uint16", "float32"):
-        voxels = voxels.astype(np.float32)
+    if voxels.dtype.name not in ("uint8", "int16", "uint16"):
+        voxels = finite(voxels)  # NiiVue finds no window of contrast where much is infinite
     with tempfile.TemporaryDirectory(prefix="fastseg-view-") as folder:
         path = Path(folder) / "image.nii.gz"
         write_volume(voxels, new_template(volume.grid), path)

@@ -387,6 +387,7 @@ def test_port_can_be_chosen(site: Site) -> None:
 
 
 def test_tunnel_command_names_port_user_and_machine(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
     monkeypatch.setattr(serving.getpass, "getuser", lambda: "ada")
     monkeypatch.setattr(serving.socket, "getfqdn", lambda: "node1.uni.example")
     assert site.tunnel_command() == f"ssh -N -L {site.port}:127.0.0.1:{site.port} ada@node1.uni.example"
@@ -394,6 +395,24 @@ def test_tunnel_command_names_port_user_and_machine(site: Site, monkeypatch: pyt
     monkeypatch.setattr(serving.socket, "getfqdn", lambda: "localhost.localdomain")
     monkeypatch.setattr(serving.socket, "gethostname", lambda: "node1")
     assert site.tunnel_command().endswith(r" 'UNI\ada l@node1'")
+
+
+@pytest.mark.parametrize(
+    ("connection", "port"),
+    [
+        ("10.0.0.1 5 10.0.0.2 22", ""),
+        ("::1 5 ::1 2222", "-p 2222 "),
+        ("", ""),
+        ("UNKNOWN", ""),
+        ("a b c ;", ""),
+    ],
+)
+def test_tunnel_goes_to_the_port_by_which_the_user_came(
+    site: Site, connection: str, port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", connection)
+    before, _, _ = site.tunnel_command().rpartition(" ")
+    assert f"{before} " == f"ssh -N -L {site.port}:127.0.0.1:{site.port} {port}"
 
 
 def test_user_without_a_name_still_gets_a_tunnel_command(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

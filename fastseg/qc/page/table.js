@@ -25,7 +25,7 @@
 
   /** A name that breaks between its parts rather than at a hyphen within one. */
   const broken = (name) => {
-    const parts = name.length < 120 ? name.split(/(?<=_)/) : [name];
+    const parts = (name.length < 120 && name.match(/[^_]*_|[^_]+/g)) || [name];
     return parts.map((part) => make("span", { className: part.length < 20 ? "part" : "", text: part }));
   };
 

@@ -63,7 +63,9 @@
 
     showCurve({ curve, notes }) {
       this.curve = curve;
-      const through = curve.length > 1 ? [`the curve covers ${curve.length} slices`] : [];
+      const ends = [0, curve.length - 1].map((n) => curve.length > 1 && this.axial.sliceOf(curve[n]));
+      const through =
+        curve.length > 1 ? [`the curve covers slices ${ends.join(" to ")}, only these are segmented`] : [];
       const sentence = (note) => `${note.charAt(0).toUpperCase()}${note.slice(1)}.`;
       of("notes").textContent = [...through, ...notes].map(sentence).join(" ");
       this.drawAll();
@@ -79,7 +81,9 @@
     drawAll() {
       this.views.forEach((view) => this.drawMarks(view));
       for (const view of this.views) {
-        of(`${view.plane}-slice`).textContent = view.image ? `${this.label(view)} of ${view.count}` : "";
+        of(`${view.plane}-slice`).textContent = view.image
+          ? `${this.label(view)} (0–${view.count - 1})`
+          : "";
         this.sliderOf(view).max = view.count - 1;
         this.sliderOf(view).value = this.label(view);
       }

@@ -76,7 +76,8 @@
 
   function kindOf(event) {
     if (event.button === 1 || (event.button === 0 && event.shiftKey)) return "pan";
-    return event.button === 2 ? "contrast" : "press";
+    // With Ctrl: the right button of a Mac that has one.
+    return event.button === 2 || event.ctrlKey ? "contrast" : "press";
   }
 
   viewer.listen = listen;

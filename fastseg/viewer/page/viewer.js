@@ -217,7 +217,10 @@
   // ---- keys and buttons
 
   const { sagittal, axial } = drawing;
-  const help = () => of("help").showModal();
+  const help = () => {
+    of("help").showModal();
+    of("help").scrollTop = 0; // the button has the focus, at its end
+  };
   const KEYS = {
     Enter: save,
     s: skip,

@@ -78,6 +78,18 @@ def test_points_that_were_saved_are_there_to_go_on_with(tmp_path: Path) -> None:
     assert len(json.loads(drawing.target.read_text())["points"]) == 3
 
 
+def test_points_of_another_sitting_are_replaced_only_when_that_is_said_twice(tmp_path: Path) -> None:
+    (drawing,) = _drawings(tmp_path, 1)
+    first, second = Sitting([drawing]), Sitting([drawing])
+    first.save(0, _POINTS)
+    with pytest.raises(InputError, match="written by another sitting meanwhile: save again to replace it"):
+        second.save(0, _POINTS[:1])
+    assert json.loads(drawing.target.read_text())["points"] == _POINTS
+    second.save(0)
+    assert json.loads(drawing.target.read_text())["points"] == _POINTS[:1]
+    second.save(0, _POINTS)  # its own file is nobody else's
+
+
 def test_points_that_were_put_are_saved_without_being_sent_again(tmp_path: Path) -> None:
     first, second = _drawings(tmp_path, 2)
     sitting = Sitting([first, second])
@@ -156,6 +168,17 @@ def test_the_page_sees_what_fastseg_reads(tmp_path: Path) -> None:
     assert np.allclose(seen.affine, affine, atol=1e-6)
     assert (seen.header["descrip"].item(), seen.get_data_dtype()) == (b"", np.float32)
     assert sitting.image(0) is sitting.image(0)
+
+
+def test_the_page_sees_no_voxel_that_is_not_a_number(tmp_path: Path) -> None:
+    voxels = np.arange(60, dtype=np.float32).reshape(5, 4, 3)
+    voxels[1], voxels[2] = np.nan, np.inf
+    sitting = Sitting([Drawing("x.nii", save(tmp_path / "x.nii", voxels, np.eye(4)), tmp_path / "p.json")])
+    path = tmp_path / "seen.nii.gz"
+    path.write_bytes(sitting.image(0))
+    seen = nib.load(path).get_fdata()
+    assert not seen[1:3].any()
+    np.testing.assert_array_equal(np.delete(seen, (1, 2), 0), np.delete(voxels, (1, 2), 0))
 
 
 def test_few_images_are_kept(tmp_path: Path) -> None:
