@@ -132,6 +132,8 @@ def _centre_of_slice(
 def centerline_from_volume(mask: Volume, native: Grid, working: Grid) -> Centerline:
     """Centerline of an image from a centerline or mask volume, wherever that volume lies.
 
+    It covers no slice on which nothing was drawn, as that of `centerline_from_mask` may on oblique images.
+
     Parameters
     ----------
     mask : centerline, one or more voxels a slice, or a cord mask; any orientation and grid
@@ -147,7 +149,9 @@ def centerline_from_volume(mask: Volume, native: Grid, working: Grid) -> Centerl
     """
     turned = mask.reoriented(SCT_RPI)
     if turned.grid.same_space(native, tolerance_mm=0.1 * min(native.zooms)):
-        return centerline_from_mask(turned, working)
+        line = centerline_from_mask(turned, working)
+        drawn = np.flatnonzero(_finite(turned.voxels).any(axis=(0, 1)))
+        return Centerline(working, line.points[np.isin(line.points[:, 2], drawn)])
     voxels = _finite(turned.voxels)
     index = np.argwhere(voxels)
     if not len(index):

@@ -127,6 +127,19 @@ def test_the_same_grid_within_a_tenth_of_a_voxel_is_the_same_grid() -> None:
     np.testing.assert_array_equal(points, centerline_from_mask(_drawn((5, 7, 2)), _WORKING).points)
 
 
+@pytest.mark.parametrize("degrees", [7.0, 20.0, 35.0, 50.0])
+def test_on_an_oblique_image_no_slice_is_added_to_those_that_were_drawn(degrees: float) -> None:
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
+    affine = _NATIVE.affine.copy()
+    affine[:3, :3] = turn @ affine[:3, :3]
+    grid = Grid(_NATIVE.shape, affine)
+    for z in range(1, 6):
+        drawn = _drawn((5, 7, z), (6, 8, z + 1), (6, 9, z + 2), grid=grid)
+        line = centerline_from_volume(drawn, grid, working_grid(grid))
+        assert line.z.tolist() == [z, z + 1, z + 2]
+
+
 def test_a_part_of_the_image_gives_the_same_points_as_the_whole() -> None:
     affine = _NATIVE.affine.copy()
     affine[:3, 3] = (_NATIVE.affine @ [3, 4, 1, 1])[:3]
