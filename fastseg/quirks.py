@@ -28,8 +28,8 @@ class Quirks:
         percentiles (quirk 11)
     nan_poisons : one NaN inside one crop empties the result (quirk 12)
     header_codes_rewritten : qform and sform are rewritten, codes of 0 become 2 (quirk 13)
-    centerline_by_index : a centerline on another grid is used by index, and rounding may give one on an oblique
-        image a slice more (quirk 14)
+    centerline_by_index : a centerline on another grid is used by index, and rounding may give one on an
+        oblique image a slice more (quirk 14)
     soft_of_nothing : a soft result is given also when no voxel is cord (quirk 15)
     objects_below_stay : small objects are removed above the cord only (quirk 16)
     """

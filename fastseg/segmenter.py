@@ -339,7 +339,8 @@ class Segmenter:
             if detector == "file":
                 also = f", and whether the contrast is {contrast}" if given else ""
                 raise CordNotFound(
-                    f"no spinal cord was found along the given centerline; see whether it lies on the cord{also}"
+                    "no spinal cord was found along the given centerline; see whether it lies on the "
+                    f"cord{also}"
                 )
             remedy = f" with contrast {contrast}; check the contrast, the" if given else "; check the"
             raise CordNotFound(
