@@ -201,8 +201,8 @@ class Sitting:
         Raises
         ------
         InputError
-            There are none, or one lies outside the image; or another sitting has written the file meanwhile: then
-            the next time replaces it.
+            There are none, or one lies outside the image; or another sitting has written the file meanwhile,
+            which the next time replaces.
         OutputError
             They cannot be written.
         """

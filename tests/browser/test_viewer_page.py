@@ -110,7 +110,7 @@ def test_the_page_says_what_will_be_segmented_and_what_its_keys_are(
     page.keyboard.press("x")
     assert "in the axial view, on its first and last slice" in page.inner_text("#hint")
     page.keyboard.press("x")
-    assert page.inner_text("#axial-slice") == "12 (0–23)"
+    assert page.inner_text("#axial-slice") == "12 (0\N{EN DASH}23)"
     for down in (0.3, 0.6):
         viewer.click("sagittal", 0.5, down)
     upper, lower = (each.split()[-1] for each in page.locator("#points .slice").all_inner_texts())

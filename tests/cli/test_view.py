@@ -278,10 +278,8 @@ def test_points_for_a_failed_volume_are_taken_by_the_next_run(here: Path) -> Non
     points = save_hidden_cord(here / "in" / "s" / "hidden.nii.gz")
     run = ("run", "in", "-o", "out", "--save-centerline")
     code, _, err = fastseg(*run)
-    assert (code, "to click on the cord where none was found: fastseg view --failed out\n" in err) == (
-        3,
-        True,
-    )
+    assert code == 3
+    assert "to click on the cord where none was found: fastseg view --failed out\n" in err
     assert _statuses(here / "out") == {"s/good.nii.gz": "ok", "s/hidden.nii.gz": "no_cord"}
     (here / "out" / "s").mkdir(exist_ok=True)
     (here / "out" / "s" / "hidden_points.json").write_text(json.dumps(points))
