@@ -143,18 +143,20 @@ def _serve(where: Path, port: int | None, *, show: bool) -> int:
         put(f"fastseg: error: {where}: no QC report there; {remedy}", err=True)
         return Exit.NOTHING_MATCHED
     with Site(report_routes(folder), port or 0) as site:
-        put(site.url)
-        if is_remote():
-            say(f"on your own machine, run: {site.tunnel_command()}")
-            say("then open the address above in its browser")
-        elif show and not open_browser(site.url):
-            say("no browser could be opened; open the address above in one")
-        if not os.access(folder, os.W_OK):
-            say(f"{folder}: cannot be written, so marks are kept in the browser alone; save them from there")
-        say(f"serving {folder} to this machine only; Ctrl-C ends it")
         try:
+            put(site.url)
+            if is_remote():
+                say(f"on your own machine, run: {site.tunnel_command()}")
+                say("then open the address above in its browser")
+            elif show and not open_browser(site.url):
+                say("no browser could be opened; open the address above in one")
+            if not os.access(folder, os.W_OK):
+                say(
+                    f"{folder}: cannot be written, so marks are kept in the browser alone; save them from there"
+                )
+            say(f"serving {folder} to this machine only; Ctrl-C ends it")
             site.wait()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # a program may press it as soon as it has the address
             say("no longer served")
     return Exit.OK
 

@@ -16,12 +16,15 @@ from urllib.request import urlopen
 
 import pytest
 
+from fastseg import serving
 from fastseg.cli import Exit
 from fastseg.qc.entry import detail_of, row_of
 from fastseg.qc.report import Report
 from tests.phantom_files import fastseg
 from tests.unit.viewer.page_client import hear_ctrl_c
 
+# Far more than anything here takes: only a hang meets it.
+_PATIENCE = 300.0
 _QUIET = {"SSH_CONNECTION": "", "DISPLAY": ":99", "BROWSER": "true"}
 
 
@@ -48,23 +51,33 @@ class _Served:
             preexec_fn=hear_ctrl_c,
         )
         assert self.process.stdout is not None
-        assert select.select([self.process.stdout], [], [], 60)[0], "no address within a minute"
+        assert self.process.stderr is not None
+        assert select.select([self.process.stdout], [], [], _PATIENCE)[0], "no address"
         self.url = self.process.stdout.readline().strip()
+        self.said = ""
+        while "Ctrl-C ends it" not in self.said:  # the last that it says
+            line = self.process.stderr.readline()
+            assert line, f"it ended: {self.said}"
+            self.said += line
 
     def end(self) -> tuple[int, str]:
         """Press Ctrl-C; gives exit code and stderr."""
-        time.sleep(0.3)  # what follows the address is said
         self.process.send_signal(signal.SIGINT)
-        _, err = self.process.communicate(timeout=30)
-        return self.process.returncode, err
+        with self.process:
+            code = self.process.wait(_PATIENCE)
+            assert self.process.stderr is not None
+            return code, self.said + self.process.stderr.read()
 
 
 def test_report_is_served_until_ctrl_c(report: Path) -> None:
     served = _Served("serve", report)
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{20,}/", served.url)
-    with urlopen(served.url, timeout=20) as page:
+    with urlopen(served.url, timeout=_PATIENCE) as page:
         assert b"fastseg" in page.read()
-    with pytest.raises(HTTPError, match="404"), urlopen(served.url.rsplit("/", 2)[0] + "/", timeout=20):
+    with (
+        pytest.raises(HTTPError, match="404"),
+        urlopen(served.url.rsplit("/", 2)[0] + "/", timeout=_PATIENCE),
+    ):
         pass
     code, err = served.end()
     assert code == Exit.OK
@@ -89,7 +102,7 @@ def test_open_shows_the_address_in_the_browser(report: Path, tmp_path: Path) -> 
     browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {seen}.part && mv {seen}.part {seen}\n')
     browser.chmod(0o755)
     served = _Served("open", report.parent, BROWSER=str(browser))  # the output folder of the report
-    until = time.monotonic() + 20
+    until = time.monotonic() + _PATIENCE
     while not seen.exists() and time.monotonic() < until:
         time.sleep(0.05)
     served.end()
@@ -106,9 +119,20 @@ def test_open_says_what_to_do_where_no_browser_opens(report: Path) -> None:
 def test_marks_of_a_read_only_report_are_said_to_stay_in_the_browser(report: Path) -> None:
     report.chmod(0o555)
     served = _Served("serve", report)
-    with urlopen(served.url + "served.json", timeout=20) as reply:
+    with urlopen(served.url + "served.json", timeout=_PATIENCE) as reply:
         assert b'"marks": false' in reply.read()
     assert "marks are kept in the browser alone" in served.end()[1]
+
+
+def test_ctrl_c_ends_it_well_also_before_all_is_said(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(url: str) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving, "is_remote", lambda: False)
+    monkeypatch.setattr(serving, "open_browser", pressed)
+    code, out, err = fastseg("qc", "open", report)
+    assert (code, err) == (Exit.OK, "fastseg: no longer served\n")
+    assert out.startswith("http://127.0.0.1:")
 
 
 def test_port_can_be_chosen_and_one_that_is_taken_is_a_usage_error(report: Path) -> None:
@@ -145,7 +169,7 @@ def test_help_of_the_group_names_its_commands_and_stays_light() -> None:
     code = "import sys; from fastseg.cli import main\ntry: main(['qc', '--help'])\nexcept SystemExit: pass\n"
     code += "print(sorted({'numpy', 'PIL', 'nibabel', 'http.server'} & set(sys.modules)))"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=_PATIENCE
     )
     assert all(name in done.stdout for name in ("build", "open", "serve"))
     assert done.stdout.splitlines()[-1] == "[]"
