@@ -8,6 +8,20 @@ from pathlib import Path
 
 import pytest
 
+try:
+    import hypothesis
+except ImportError:  # where few tests run: on machines with a GPU, and those of training
+    pass
+else:
+    # The same examples each time, however long each of them takes: what fails once fails again.
+    # pytest --hypothesis-profile=search looks for others.
+    slow = hypothesis.HealthCheck.too_slow
+    hypothesis.settings.register_profile(
+        "same", derandomize=True, deadline=None, suppress_health_check=[slow]
+    )
+    hypothesis.settings.register_profile("search", deadline=None, suppress_health_check=[slow])
+    hypothesis.settings.load_profile("same")
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
