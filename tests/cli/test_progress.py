@@ -50,11 +50,11 @@ def _on_a_terminal(volumes: Path, out: Path, *, pipe_stdout: bool, **variables: 
             stdout=subprocess.PIPE if pipe_stdout else theirs,
             stderr=theirs,
             check=False,
-            timeout=120,
+            timeout=600,
         )
     finally:
         os.close(theirs)
-        reader.join(30)
+        reader.join(600)
         os.close(ours)
     assert done.returncode == 3
     return b"".join(shown).decode(), (done.stdout or b"").decode()

@@ -28,7 +28,7 @@ _MODULES = sorted(
 def _heavy_modules_after(code: str) -> list[str]:
     report = f"\nimport sys; print(*[name for name in {_HEAVY!r} if name in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True, timeout=300
     )
     return done.stdout.splitlines()[-1].split()
 

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
@@ -145,16 +146,28 @@ def test_a_listener_hears_all_threads_recorded_or_not() -> None:
     assert heard[1].lane == heard[2].lane == "worker"
 
 
-def test_a_span_that_nobody_hears_takes_less_than_a_microsecond() -> None:
-    def seconds_of_ten_thousand() -> float:
-        start = time.perf_counter()
-        for _ in range(10_000):
-            with span("step"):
-                pass
-        return time.perf_counter() - start
+class _Empty:
+    def __enter__(self) -> None:
+        pass
 
-    # 0.3 us were measured; the best of many, because other programs run too
-    assert min(seconds_of_ten_thousand() for _ in range(20)) / 10_000 < 1e-6
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_span_that_nobody_hears_takes_little_more_than_an_empty_block() -> None:
+    empty = _Empty()
+
+    def seconds_of_ten_thousand(block: Callable[[str], AbstractContextManager[None]]) -> float:
+        start = time.thread_time()
+        for _ in range(10_000):
+            with block("step"):
+                pass
+        return time.thread_time() - start
+
+    both = [[seconds_of_ten_thousand(each) for each in (span, lambda _: empty)] for _ in range(20)]
+    ours, least = (min(each) for each in zip(*both, strict=True))  # other programs run too
+    # 1.3 times were measured, with 0.2 us for the empty one; a generator takes twenty times as much.
+    assert ours < 4 * least
 
 
 class _FakeNvtx(ModuleType):
@@ -200,6 +213,6 @@ def test_ranges_can_be_had_without_a_recorder(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=300,
         )
         assert done.stdout == expected

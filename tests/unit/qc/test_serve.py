@@ -31,7 +31,7 @@ _NAME = "sub-01_T2w.nii.gz"
 
 def _ask(site: Site, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes, str]:
     try:
-        with urlopen(Request(site.url + path, body, method=method), timeout=20) as reply:
+        with urlopen(Request(site.url + path, body, method=method), timeout=300) as reply:
             return reply.status, reply.read(), reply.headers["Content-Type"] or ""
     except HTTPError as error:
         with error:

@@ -24,7 +24,7 @@ from fastseg.volume import Volume
 from tests.phantom_files import save
 
 # Far more than anything here takes: only a hang meets it.
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 
 
 def hear_ctrl_c() -> None:

@@ -217,10 +217,10 @@ def test_files_that_were_not_drawn_here_are_not_overwritten(tmp_path: Path) -> N
 def test_a_change_is_heard_at_once_and_silence_after_a_while(tmp_path: Path) -> None:
     sitting = Sitting(_drawings(tmp_path))
     sitting.wait_for_change(0, 0.01)
-    waiting = threading.Thread(target=sitting.wait_for_change, args=(0, 60.0))
+    waiting = threading.Thread(target=sitting.wait_for_change, args=(0, 3600.0), daemon=True)
     waiting.start()
     sitting.skip(0)
-    waiting.join(10.0)
+    waiting.join(60.0)
     assert not waiting.is_alive()
     change = sitting.record()["change"]
     assert sitting.put(1, [[1.0, 1.0, 2.0]]) != change, "another window of the page hears of points"
