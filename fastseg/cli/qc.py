@@ -151,9 +151,8 @@ def _serve(where: Path, port: int | None, *, show: bool) -> int:
             elif show and not open_browser(site.url):
                 say("no browser could be opened; open the address above in one")
             if not os.access(folder, os.W_OK):
-                say(
-                    f"{folder}: cannot be written, so marks are kept in the browser alone; save them from there"
-                )
+                kept = "marks are kept in the browser alone; save them from there"
+                say(f"{folder}: cannot be written, so {kept}")
             say(f"serving {folder} to this machine only; Ctrl-C ends it")
             site.wait()
         except KeyboardInterrupt:  # a program may press it as soon as it has the address
