@@ -121,7 +121,9 @@ def hanging() -> Hardware:
     def open_binding(number: int, name: str) -> FakeDevice:
         if os.fork() == 0:
             time.sleep(600)
-        Path(os.environ["FASTSEG_TEST_MARK"]).write_text(str(os.getpid()))
+        mark = Path(os.environ["FASTSEG_TEST_MARK"])
+        mark.with_suffix(".part").write_text(str(os.getpid()))
+        mark.with_suffix(".part").rename(mark)
         time.sleep(600)
         raise AssertionError
 

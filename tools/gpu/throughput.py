@@ -103,5 +103,5 @@ def _tell(
         turns=times.count,
         gflop_per_second=None if work is None else round(2 * work * rate / 1e9, 1),
         share_of_flop_floor=None if floor is None else round(floor * rate, 4),
-        times_the_cpu=None if yardstick is None else round(rate / yardstick, 2),
+        times_the_cpu=None if yardstick is None else float(f"{rate / yardstick:.3g}"),
     )
