@@ -26,6 +26,8 @@ _ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 _LOCAL = {"127.0.0.1", "localhost", "::1"}
+# Milliseconds. Far more than anything here takes: only a hang meets it.
+_PATIENCE = 120_000
 # Read now: the fixture that hides FASTSEG_ variables from tests runs first.
 _CHROMIUM = os.environ.get("FASTSEG_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -36,6 +38,7 @@ def browser() -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: install fastseg[test]")
     if not _CHROMIUM:
         pytest.skip("no Chromium: tools/test --system-packages installs it, FASTSEG_CHROMIUM names another")
+    playwright.expect.set_options(timeout=_PATIENCE)
     with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
         yield opened
@@ -64,7 +67,7 @@ def page(browser: Browser, forgiven: list[str]) -> Iterator[Page]:
     context.on(
         "console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None
     )
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(_PATIENCE)
     opened = context.new_page()
     opened.wrong = wrong  # type: ignore[attr-defined]
     yield opened

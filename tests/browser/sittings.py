@@ -31,14 +31,29 @@ _MIDDLES = """each => each.map(element => {
   return [box.x + box.width / 2, box.y + box.height / 2];
 })"""
 
+# Sizes follow those of the boxes with the browser's next frame.
+_VIEWS_FIT = """() => ["sagittal", "axial"].every(id => {
+  const box = document.getElementById(id).getBoundingClientRect();
+  const canvas = document.querySelector(`#${id} canvas`);
+  const fits = (pixels, length) => pixels === Math.max(1, Math.round(length * devicePixelRatio));
+  return fits(canvas.width, box.width) && fits(canvas.height, box.height);
+})"""
+
+_COPIED = """() => new Promise(resolve => {
+  navigator.clipboard.writeText = async text => resolve(JSON.parse(text));
+  document.getElementById("copy").click();
+})"""
+
 
 @contextmanager
-def served(folder: Path, images: Sequence[Path]) -> Iterator[tuple[Sitting, Site]]:
+def served(page: Page, folder: Path, images: Sequence[Path]) -> Iterator[tuple[Sitting, Site]]:
     """Serve a sitting whose points go into a folder."""
     drawings = [Drawing(path.name, path, folder / f"{path.name}_points.json") for path in images]
     sitting = Sitting(drawings)
     with Site(sitting_routes(sitting, PageClock())) as site:
         yield sitting, site
+        page.goto("about:blank")  # what it would still ask for, and not get, counts as its error
+        sitting.finish()  # else the site waits a while for the answer to its last question
 
 
 def points_of(sitting: Sitting, number: int = 0) -> Any:
@@ -47,20 +62,12 @@ def points_of(sitting: Sitting, number: int = 0) -> Any:
     return np.array(volumes[number]["points"], float).reshape(-1, 3)
 
 
-def wait_until(true: Callable[[], object], seconds: float = 10) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 120) -> None:
     """Wait for what a page's request does to the server."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
-
-
-def settle(sitting: Sitting) -> None:
-    """Wait until a drag's last request is there: no point moves any more."""
-    last: Any = None
-    while last is None or not np.array_equal(last, points_of(sitting)):
-        last = points_of(sitting)
-        time.sleep(0.2)
 
 
 def ras_voxel(affine: Any, shape: Sequence[int], voxel: Sequence[int]) -> tuple[int, ...]:
@@ -81,7 +88,12 @@ class Viewer:
         self.wait_for_volume(0)
 
     def wait_for_volume(self, number: int) -> None:
-        self.page.wait_for_selector(f"body[data-shown='{number}']", timeout=60_000)
+        self.page.wait_for_selector(f"body[data-shown='{number}']")
+        self.wait_for_views()
+
+    def wait_for_views(self) -> None:
+        """Wait until the images fill their views, however those have changed."""
+        wait_until(lambda: self.page.evaluate(_VIEWS_FIT))
 
     def place(self, plane: str, across: float, down: float) -> tuple[float, float]:
         """Pixel of the window, of parts of a view."""
@@ -113,6 +125,15 @@ class Viewer:
         # In one go: each redraw makes new ones. Floats: the mouse refuses NumPy's integers.
         middles = self.page.locator(f"#{plane} .point .heart").evaluate_all(_MIDDLES)
         return np.array(middles, float).reshape(-1, 2)
+
+    def points(self) -> Any:
+        """(n, 3) points that the page has, as its button copies them."""
+        return np.array(self.page.evaluate(_COPIED), float).reshape(-1, 3)
+
+    def settle(self, sitting: Sitting) -> None:
+        """Wait until the server knows the page's points, also the last of a drag."""
+        points = self.points()
+        wait_until(lambda: np.array_equal(points_of(sitting), points))
 
     def rows(self) -> int:
         return self.page.locator("#points li").count()

@@ -33,12 +33,13 @@ def test_pictures_numbers_and_letters_lie_over_each_other(page: Page, tmp_path: 
     numbers = page.locator(".over .number").all_text_contents()
     assert numbers == [str(tile["z"]) for tile in reports.LAYOUT["tiles"]]  # type: ignore[attr-defined]
     assert page.locator(".over .letter").all_text_contents() == ["S", "I", "A", "P", "A", "P", "R", "L"]
+    # Thumbnails come a little later.
+    page.wait_for_function("[...document.images].every(each => each.complete && each.naturalWidth > 0)")
     boxes = [
         page.locator(each).bounding_box() for each in (".stage .base", ".stage .outline", ".stage .over")
     ]
     assert boxes[0] is not None
     assert boxes[0] == boxes[1] == boxes[2]
-    assert page.evaluate("[...document.images].every(each => each.complete && each.naturalWidth > 0)")
 
 
 def test_a_slice_is_shown_in_tile_side_view_and_plot_alike(page: Page, tmp_path: Path) -> None:
@@ -97,7 +98,9 @@ def test_filters_and_columns_choose_and_order(page: Page, tmp_path: Path) -> Non
 def test_a_failed_volume_says_why_and_what_to_do(page: Page, tmp_path: Path) -> None:
     page.goto(reports.write(tmp_path, [reports.row(7)]))
     assert page.locator(".failure .why").inner_text() == "no spinal cord was found: give a centerline"
-    assert "fastseg view '/data/it'\\''s here.nii.gz' -o points.json" in page.locator(".failure").inner_text()
+    expect(page.locator(".failure")).to_contain_text(
+        "fastseg view '/data/it'\\''s here.nii.gz' -o points.json"
+    )
     expect(page.locator(".plot")).to_be_hidden()
     expect(page.locator(".stage .base")).to_be_visible()
 
@@ -241,10 +244,13 @@ def test_five_thousand_volumes_open_and_scroll(page: Page, tmp_path: Path) -> No
     (tmp_path / "volumes").mkdir()
     # Pictures have their own tests; here none is there.
     page.route("**/volumes/**", lambda route: route.fulfill(status=200, body=""))
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(address)
     expect(page.locator(".row.selected")).to_be_visible()
-    # Half a second on two quiet cores; 2 s are promised, and machines of CI may be busy.
-    assert page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") < 6_000
+    # Of the page's thread, whatever else the machine does: 0.3 s were measured, 2 s are promised.
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    assert 0 < {each["name"]: each["value"] for each in metrics}["TaskDuration"] < 2
     most = 0
     for part in (0.1, 0.35, 0.6, 0.85, 1):
         page.evaluate(f"document.getElementById('table').scrollTop = {part} * 5000 * 50")
@@ -336,7 +342,7 @@ class _Served(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[str, type[_Served]]]:
+def served(page: Page, tmp_path: Path) -> Iterator[tuple[str, type[_Served]]]:
     """Address of a served report of 12 volumes, and its handler."""
     reports.write(tmp_path, [reports.row(number) for number in range(12)])
     (tmp_path / "served.json").write_text('{"marks": true, "viewer": true}', encoding="ascii")
@@ -347,6 +353,7 @@ def served(tmp_path: Path) -> Iterator[tuple[str, type[_Served]]]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}/index.html", handler
+        page.goto("about:blank")  # what it would still ask for, and not get, counts as its error
         server.shutdown()
         thread.join()
 
@@ -364,7 +371,7 @@ def test_a_served_page_saves_marks_and_opens_volumes(page: Page, served: tuple[s
     assert (mark["qc"], mark["rank"], json.loads(handler.marks[-1])["report"]) == ("Pass", 6, reports.UUID)
     with page.context.expect_page() as opened:
         page.keyboard.press("Enter")
-    assert opened.value.url.endswith(f"/volume.html?id={mark['id']}")
+    opened.value.wait_for_url(f"**/volume.html?id={mark['id']}")
     opened.value.close()
 
 

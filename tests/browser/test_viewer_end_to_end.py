@@ -59,7 +59,7 @@ class _Hand:
 
     def known(self) -> Any:
         """(n, 3) points that the program has."""
-        with urllib.request.urlopen(self._url + "sitting.json", timeout=10) as answer:
+        with urllib.request.urlopen(self._url + "sitting.json", timeout=120) as answer:
             return np.array(json.load(answer)["volumes"][0]["points"], float).reshape(-1, 3)
 
     def learn(self, plane: str) -> Any:
@@ -121,7 +121,7 @@ def _segment_by_clicks(page: Page, folder: Path, image: Path, mask: Volume, cont
     points, centres = folder / "points.json", _centres(mask)
     with _viewing(image, points) as (process, url):
         _click_along(page, url, centres, 6)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
         assert process.returncode == 0
         assert out.split() == [str(points)]
     clicked = np.array(json.loads(points.read_text())["points"])

@@ -55,7 +55,7 @@ def _one_bright_voxel(folder: Path, name: str) -> tuple[Path, tuple[int, ...]]:
 
 def test_click_on_a_voxel_gives_its_millimetres(page: Page, tmp_path: Path) -> None:
     made = {name: _one_bright_voxel(tmp_path, name) for name in GRIDS}
-    with served(tmp_path, [path for path, _ in made.values()]) as (sitting, site):
+    with served(page, tmp_path, [path for path, _ in made.values()]) as (sitting, site):
         viewer = Viewer(page, site.url)
         for number, (name, (path, voxel)) in enumerate(made.items()):
             viewer.wait_for_volume(number)
@@ -76,7 +76,7 @@ def test_marks_and_curve_lie_where_their_points_are(page: Page, tmp_path: Path) 
     path, voxel = _one_bright_voxel(tmp_path, "oblique")
     _, affine = GRIDS["oblique"]
     upper, lower = (np.add(voxel, (0, 0, step)) for step in (9, -12))
-    with served(tmp_path, [path]) as (sitting, site):
+    with served(page, tmp_path, [path]) as (sitting, site):
         sitting.put(0, [(affine @ [*each, 1])[:3] for each in (voxel, upper, lower)])
         viewer = Viewer(page, site.url)
 
@@ -96,8 +96,9 @@ def test_marks_and_curve_lie_where_their_points_are(page: Page, tmp_path: Path) 
             page.keyboard.up("Shift")
         check()
         page.set_viewport_size({"width": 860, "height": 640})
+        wait_until(lambda: page.evaluate("innerWidth") == 860)
         page.keyboard.press("x")
-        page.wait_for_timeout(300)  # the browser tells of new sizes with its next frame
+        viewer.wait_for_views()
         check()
         viewer.press("ArrowUp", 20)
         assert page.locator("#axial .curve .line").count() == 0, "nothing beyond the curve's ends"

@@ -80,21 +80,22 @@ def volumes(tmp_path_factory: pytest.TempPathFactory) -> _Volumes:
 
 
 @pytest.fixture
-def site(volumes: _Volumes) -> Iterator[Site]:
+def site(page: Page, volumes: _Volumes) -> Iterator[Site]:
     with Site(report_routes(volumes.report)) as made:
         yield made
+        page.goto("about:blank")  # what it would still ask for, and not get, counts as its error
 
 
 def _open(page: Page, site: Site, key: str) -> None:
     page.set_viewport_size({"width": 800, "height": 500})  # drawn without a GPU
     page.goto(f"{site.url}volume.html?id={key}")
-    page.wait_for_selector("canvas[data-ready]", timeout=60_000)
+    page.wait_for_selector("canvas[data-ready]")
 
 
 def _pixels(page: Page) -> np.ndarray:  # type: ignore[type-arg]
     from PIL import Image
 
-    page.wait_for_timeout(150)  # a frame is drawn
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return np.asarray(Image.open(io.BytesIO(page.locator("#view").screenshot())).convert("RGB")).astype(int)
 
 
@@ -177,7 +178,7 @@ def test_corrected_mask_comes_first_and_the_automatic_one_can_be_chosen(
     assert page.locator("#which option").all_inner_texts() == ["corrected by hand", "automatic"]
     assert _coloured(_pixels(page), 60) == 0  # this correction removed everything
     page.locator("#which").select_option("automatic")
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while _coloured(_pixels(page), 60) <= 200:
         assert time.monotonic() < until, "the automatic mask is not shown"
 
@@ -190,8 +191,10 @@ def test_volume_without_a_mask_is_shown_with_the_reason(page: Page, site: Site, 
 
 
 def test_damaged_missing_or_unknown_volume_is_said_in_a_line(
-    page: Page, site: Site, volumes: _Volumes
+    page: Page, site: Site, volumes: _Volumes, forgiven: list[str]
 ) -> None:
+    # What the browser and NiiVue say of it in the console is meant.
+    forgiven += ["404", "niivue-error Error processing NIfTI", "truncated"]
     for key, reason in (
         (volumes.cut, "may be damaged"),
         (volumes.gone, "is not there any more"),
@@ -200,13 +203,6 @@ def test_damaged_missing_or_unknown_volume_is_said_in_a_line(
         page.goto(f"{site.url}volume.html?id={key}")
         page.locator("#message", has_text="cannot be shown").wait_for()
         assert reason in page.locator("#message").inner_text()
-    # What the browser and NiiVue say of it in the console is meant.
-    expected = ("404", "niivue-error Error processing NIfTI", "truncated")
-    page.wrong[:] = [  # type: ignore[attr-defined]
-        each
-        for each in page.wrong
-        if not any(word in each for word in expected)  # type: ignore[attr-defined]
-    ]
 
 
 def test_browser_without_webgl2_is_told_what_to_do(page: Page, site: Site, volumes: _Volumes) -> None:
