@@ -10,7 +10,6 @@ import math
 import os
 import re
 import stat
-import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -228,22 +227,22 @@ def write_volume(voxels: NDArray[Any], template: Template, path: Path | str) -> 
 
 def _replace(path: Path, content: bytes) -> None:
     """Write to a temporary file beside the target, then rename: readers see the old file or the new one."""
-    temporary = ""
+    temporary = path.with_name(f".{path.name[:64]}.{os.urandom(8).hex()}.tmp")
+    made = False
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=".tmp", dir=path.parent)
+        # The system applies the umask. To ask for it is to change it, which other threads would meet.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        made = True
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except OSError as error:
         reason = error.strerror or error
         raise OutputError(f"{path}: cannot be written ({reason}); choose another output folder") from error
     finally:
-        if temporary:
+        if made:
             with suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()
 
 
 def sct_header(template: Template, affine: NDArray[np.float64]) -> Template:

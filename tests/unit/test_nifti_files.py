@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import os
+import stat
 import struct
 import warnings
 from pathlib import Path
@@ -219,6 +220,21 @@ def test_an_existing_file_is_replaced_with_the_permissions_of_a_new_one(tmp_path
     (tmp_path / "new").touch()
     assert (tmp_path / "out.nii").stat().st_mode == (tmp_path / "new").stat().st_mode
     np.testing.assert_array_equal(read_volume(tmp_path / "out.nii")[0].voxels, random_voxels("u1"))
+
+
+def test_the_umask_counts_and_is_never_changed_not_even_to_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of all threads: what another one makes meanwhile would be anybody's to write."""
+    _, template = read_volume(file(tmp_path / "in.nii", raw(random_voxels("i2"))))
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda _: pytest.fail("the umask was changed"))
+            write_volume(random_voxels("u1"), template, tmp_path / "out.nii")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out.nii").stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize("failing", ["fdopen", "replace"])
