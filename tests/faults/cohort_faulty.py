@@ -193,6 +193,16 @@ def writes_late(what: str) -> None:
     work.publish = told
 
 
+def waits_to_write(path: str) -> None:
+    """All volumes but v00, until a file is there: so that a run does not end before its test has acted."""
+
+    def wait(volume: Any) -> None:
+        while not Path(path).exists():
+            time.sleep(0.01)
+
+    _before(work.Work, "write", wait, lambda volume: volume.job.source.name != "v00.nii.gz")
+
+
 # --- failures
 
 

@@ -25,7 +25,9 @@ __all__ = [
     "assert_whole",
     "fill",
     "finish",
+    "hear",
     "ledger_lines",
+    "lives",
     "obey_permissions",
     "parsed",
     "phantom",
@@ -120,15 +122,15 @@ def start(
                     stream.close()
 
 
-def finish(process: subprocess.Popen[bytes]) -> Run:
-    """Wait for the end of a process."""
+def finish(process: subprocess.Popen[bytes], heard: bytes = b"") -> Run:
+    """Wait for the end of a process, of whose stderr `hear` has given the beginning."""
     try:
         out, err = process.communicate(timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
         raise AssertionError(f"it hangs: {err.decode(errors='replace')}") from None
-    return Run(process.returncode, out, err)
+    return Run(process.returncode, out, heard + err)
 
 
 def run(*words: str | os.PathLike[str], cwd: Path, **how: Any) -> Run:
@@ -150,6 +152,31 @@ def wait_for(happened: Callable[[], Any], process: subprocess.Popen[bytes]) -> N
             process.kill()
             raise AssertionError(f"it never happened: {finish(process)}")
         time.sleep(0.002)
+
+
+def hear(words: str, process: subprocess.Popen[bytes]) -> bytes:
+    """Wait until a process has said something on stderr; gives all that it has said, for `finish`."""
+    assert process.stderr is not None
+    handle, heard = process.stderr.fileno(), bytearray()
+    os.set_blocking(handle, False)
+
+    def said() -> bool:
+        with suppress(BlockingIOError):
+            heard.extend(os.read(handle, 1 << 16))
+        return words.encode() in heard
+
+    wait_for(said, process)
+    os.set_blocking(handle, True)
+    return bytes(heard)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process has not ended; nobody may have asked yet how it did."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
 
 
 def ledger_lines(out: Path) -> list[dict[str, Any]]:

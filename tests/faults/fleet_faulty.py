@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,12 @@ def loses_its_gpu(mark: str) -> None:
     except FileExistsError:
         return
     cohort_faulty._before(OnnxRuntimeCpu, "infer", refuse, lambda engine, batch: len(batch) > 0)
+
+
+def starts_late(path: str) -> None:
+    """Only when a file is there."""
+    while not Path(path).exists():
+        time.sleep(0.01)
 
 
 def _as_a_fleet() -> None:

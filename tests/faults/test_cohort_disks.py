@@ -193,10 +193,13 @@ def test_a_folder_that_becomes_read_only_stops_or_fails_what_goes_there(
     (inputs / "deep").symlink_to(volumes)
     out = tmp_path / "out" / ("deep" if take_away is _take_permission else "")
     words: list[str | Path] = ["run", inputs, "-o", "out", *_KINDS, "--jobs", "1"]
-    with start(*words, cwd=tmp_path, before=obey_permissions) as process:
+    go_on = tmp_path / "go on"
+    fault = f"waits_to_write:{go_on}"
+    with start(*words, cwd=tmp_path, fault=fault, before=obey_permissions) as process:
         wait_for(lambda: statuses(tmp_path / "out"), process)
         give_back = take_away(out)
         try:
+            go_on.touch()
             stopped = finish(process)
             left = _masks(tmp_path / "out" / "deep")
             assert {name: undisturbed[name] for name in left} == left

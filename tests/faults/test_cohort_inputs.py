@@ -59,9 +59,11 @@ def test_a_volume_that_vanishes_before_its_turn_is_one_line_and_done_when_it_is_
     volumes: Path, tmp_path: Path
 ) -> None:
     words = ["run", "volumes", "-o", "out", "--jobs", "1"]
-    with start(*words, cwd=tmp_path) as process:
+    go_on = tmp_path / "go on"
+    with start(*words, cwd=tmp_path, fault=f"waits_to_write:{go_on}") as process:
         wait_for(lambda: statuses(tmp_path / "out"), process)
         (volumes / _LAST).rename(tmp_path / _LAST)
+        go_on.touch()
         ended = finish(process)
     assert ended.code == 3, ended
     (line,) = ended.lines("bad_input")
@@ -75,9 +77,11 @@ def test_of_a_volume_that_changes_before_its_turn_the_new_content_counts(
     volumes: Path, tmp_path: Path
 ) -> None:
     words = ["run", "volumes", "-o", "out", "--jobs", "1"]
-    with start(*words, cwd=tmp_path) as process:
+    go_on = tmp_path / "go on"
+    with start(*words, cwd=tmp_path, fault=f"waits_to_write:{go_on}") as process:
         wait_for(lambda: statuses(tmp_path / "out"), process)
         (volumes / _LAST).write_bytes(phantom(99))
+        go_on.touch()
         ended = finish(process)
     assert ended.code == 0, ended
     (line,) = [

@@ -13,6 +13,7 @@ from tests.faults.cohort_runs import (
     assert_whole,
     fill,
     finish,
+    hear,
     ledger_lines,
     results,
     run,
@@ -42,12 +43,14 @@ def undisturbed(volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 def test_a_signal_lets_the_volumes_under_way_end_and_begins_no_other(
     number: signal.Signals, volumes: Path, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    out, go_on = tmp_path / "out", tmp_path / "go on"
     words = ["run", volumes, "-o", "out", "--jobs", "1", "--report", "run.json"]
-    with start(*words, cwd=tmp_path) as process:
+    with start(*words, cwd=tmp_path, fault=f"waits_to_write:{go_on}") as process:
         wait_for(lambda: statuses(out), process)
         process.send_signal(number)
-        stopped = finish(process)
+        heard = hear(_STOPPING, process)
+        go_on.touch()
+        stopped = finish(process, heard)
     assert stopped.code == _CODES[number], stopped
     assert _STOPPING in stopped.err
     done = statuses(out)
@@ -73,20 +76,10 @@ def test_a_second_signal_ends_a_run_at_once_whatever_hangs(
 ) -> None:
     out = tmp_path / "out"
     words = ["run", volumes, "-o", "out"]
-    said = b""
     with start(*words, cwd=tmp_path, fault="hangs_in_write:") as process:
-        assert process.stderr is not None
-        stderr = process.stderr
-        os.set_blocking(stderr.fileno(), False)
-
-        def is_stopping() -> bool:
-            nonlocal said
-            said += stderr.read() or b""
-            return _STOPPING.encode() in said
-
         wait_for(lambda: any(line["event"] == "begin" for line in ledger_lines(out)), process)
         process.send_signal(number)
-        wait_for(is_stopping, process)
+        hear(_STOPPING, process)
         process.send_signal(number)
         assert process.wait(60) == _CODES[number]  # what hangs does so for an hour
     assert statuses(out) == {}
