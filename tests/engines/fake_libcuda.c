@@ -5,7 +5,7 @@
    FAKE_CUDA_FAIL=cuMemAlloc:2,cuInit:999  calls that are refused, and with which code
    FAKE_CUDA_GPUS=0                        how many GPUs there are
    FAKE_CUDA_VERSION=12040                 of the driver
-   FAKE_CUDA_WAIT_MS=200                   how long cuStreamSynchronize takes */
+   FAKE_CUDA_WAIT_MS=200                   how long cuStreamSynchronize takes; may change meanwhile */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
@@ -206,7 +206,7 @@ int cuStreamCreate(void **stream, unsigned flags) {
 }
 int cuStreamSynchronize(void *stream) {
   NEEDS_CONTEXT(cuStreamSynchronize)
-  usleep(number("FAKE_CUDA_WAIT_MS", 0) * 1000);
+  for (int ms = 0; ms < number("FAKE_CUDA_WAIT_MS", 0); ms++) usleep(1000);
   return find(STREAM, stream) ? wait_for(stream) : HANDLE;
 }
 int cuStreamDestroy_v2(void *stream) { NEEDS_CONTEXT(cuStreamDestroy) return end(STREAM, stream); }

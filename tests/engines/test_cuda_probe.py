@@ -280,7 +280,7 @@ def _with_driver(folder: Path, **environment: str) -> Probe:
         env=os.environ | {"LD_LIBRARY_PATH": str(folder)} | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     known = json.loads(done.stdout)

@@ -127,7 +127,7 @@ print(*said)
             pass
 
     def test_after_a_fork_it_says_so_instead_of_waiting_for_ever(self) -> None:
-        done = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", _FORK], capture_output=True, text=True, timeout=300)
         assert "open the engine in the new process" in done.stdout, done.stderr
 
 

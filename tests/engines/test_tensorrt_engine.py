@@ -249,6 +249,9 @@ def test_closing_waits_for_who_is_still_being_answered(machine: Machine, tmp_pat
     assert asked.wait(60)
     closing = threading.Thread(target=lambda: engine.__exit__(None, None, None))
     closing.start()
+    with pytest.raises(InferenceError, match="not open"):
+        while closing.is_alive():  # until it has begun
+            _ = engine.plan
     closing.join(0.05)
     assert closing.is_alive()
     with pytest.raises(InferenceError, match="not open"):

@@ -309,7 +309,7 @@ def test_of_two_that_want_one_plan_one_builds_and_the_other_waits(machine: Machi
     begin = threading.Barrier(len(engines))
 
     def ask(engine: TensorRt) -> None:
-        begin.wait(60)
+        begin.wait(300)
         with engine:
             answers.append(engine.infer(images(70)))
 
@@ -317,7 +317,7 @@ def test_of_two_that_want_one_plan_one_builds_and_the_other_waits(machine: Machi
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert machine.fake.calls["build"] == 1
     assert len(answers) == 3
     for answer in answers[1:]:
@@ -327,7 +327,7 @@ def test_of_two_that_want_one_plan_one_builds_and_the_other_waits(machine: Machi
 def test_of_two_processes_that_want_one_plan_one_builds(network: Network, tmp_path: Path) -> None:
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         done = [pool.submit(open_and_ask, tmp_path, network) for _ in range(2)]
-        (one, first), (other, second) = (each.result(120) for each in done)
+        (one, first), (other, second) = (each.result(300) for each in done)
     assert one + other == 1
     np.testing.assert_array_equal(first, second)
 

@@ -63,7 +63,7 @@ def _line(process: subprocess.Popen[str]) -> str:
 
 def _end(process: subprocess.Popen[str], text: str = "\n") -> tuple[list[str], str]:
     """Let it go on; gives the lines that were left, and the warnings."""
-    out, err = process.communicate(text, timeout=60)
+    out, err = process.communicate(text, timeout=300)
     assert process.returncode == 0, err
     return out.splitlines(), err
 
@@ -155,7 +155,7 @@ def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
 def _killed(root: Path, action: str) -> list[Path]:
     """Folders as processes left them that were killed at each of their calls; the last one was not killed."""
     subprocess.run(
-        [sys.executable, plan_cache_killed.__file__, root, action], env=_ENVIRONMENT, check=True, timeout=120
+        [sys.executable, plan_cache_killed.__file__, root, action], env=_ENVIRONMENT, check=True, timeout=300
     )
     return [root / str(number) for number in range(1, len(list(root.glob("[0-9]*"))) + 1)]
 

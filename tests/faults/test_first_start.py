@@ -112,7 +112,7 @@ def _obey_permissions() -> None:
 
 
 def _told(process: subprocess.Popen[str]) -> str:
-    out, told = process.communicate(timeout=120)
+    out, told = process.communicate(timeout=300)
     assert (process.returncode, out) == (0, _RESULT), told
     return told
 
@@ -159,8 +159,14 @@ def test_four_first_starts_at_once_compile_once(installation: Installation, tmp_
 
 
 def test_lock_of_a_killed_process_holds_nobody_up(installation: Installation, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    first = installation.launch(NUMBA_CACHE_DIR=str(cache))
+    cache, never = tmp_path / "cache", tmp_path / "never"
+    # The last one to be imported, so that the lock is held until the kill.
+    (installation.kernels / "waiting.py").write_text(
+        "import os, pathlib, time\n"
+        "while 'HELD' in os.environ and not pathlib.Path(os.environ['HELD']).exists():\n"
+        "    time.sleep(0.01)\n"
+    )
+    first = installation.launch(NUMBA_CACHE_DIR=str(cache), HELD=str(never))
     assert first.stderr is not None
     assert _COMPILING in first.stderr.readline()
     first.kill()

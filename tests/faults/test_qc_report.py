@@ -31,7 +31,7 @@ from types import SimpleNamespace
 from fastseg.qc import journal, report
 
 folder, first, count, point = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-report._FIRST_SECONDS = 0.05
+report._FIRST_SECONDS = 0.0 if point == "waits" else 0.05
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -55,8 +55,11 @@ points = {
 with report.Report(folder) as made:
     print("ready", flush=True)
     for number in range(first, first + count):
-        if point in points and number == first + count // 2:
-            setattr(*points[point])
+        if number == first + count // 2:
+            if point in points:
+                setattr(*points[point])
+            if point == "waits":
+                sys.stdin.readline()
         letter = chr(97 + (os.getpid() if point == "same" else number) % 26)
         mask = Path(f"/out/v{0 if point == 'same' else number}_seg.nii.gz")
         row = {
@@ -74,6 +77,7 @@ with report.Report(folder) as made:
 def _start(folder: Path, first: int, count: int = _EACH, point: str = "") -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", _WRITER, folder, str(first), str(count), point],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -85,7 +89,7 @@ def _start(folder: Path, first: int, count: int = _EACH, point: str = "") -> sub
 
 
 def _ended(process: subprocess.Popen[str]) -> int:
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert err == ""
     return process.returncode
 
@@ -115,10 +119,15 @@ def _names(first: int, count: int = _EACH) -> list[str]:
 
 def test_eight_processes_write_to_one_report_that_can_be_read_all_the_time(tmp_path: Path) -> None:
     folder = tmp_path / "qc"
-    writers = [_start(folder, 100 * number) for number in range(_N_WRITERS)]
+    writers = [_start(folder, 100 * number, point="waits") for number in range(_N_WRITERS)]
     looked, randomly = 0, random.Random(8)
     while any(writer.poll() is None for writer in writers):
         if (folder / "index.js").exists():
+            if not looked:
+                for writer in writers:  # from the middle on, all write at once
+                    assert writer.stdin is not None
+                    writer.stdin.write("\n")
+                    writer.stdin.flush()
             looked += 1
             rows = _index(folder)
             for row in randomly.sample(rows, min(len(rows), 10)):

@@ -82,7 +82,7 @@ class FakeMember:
 
     def join(self, seconds: float) -> str:
         self._inbox.put(None)
-        assert self.ended.wait(20)
+        assert self.ended.wait(60)
         return "was killed by SIGKILL"
 
     def _run(self) -> None:

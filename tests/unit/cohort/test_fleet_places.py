@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fastseg.cohort.fleet import places as fleet_places
 from fastseg.cohort.fleet.places import Sent, places_for
 from fastseg.cohort.memory import rss_bytes
 from fastseg.engines.compute import Compute
@@ -31,8 +32,11 @@ def test_each_process_has_a_worker_where_there_are_fewer_than_processes(tmp_path
     assert [place.share.limits.volumes for place in places] == [0, 0]  # whatever suits the workers
 
 
-def test_too_little_memory_for_so_many_processes_is_told(tmp_path: Path) -> None:
-    plans = plans_of(tmp_path, memory=rss_bytes() + 900_000_000)
+def test_too_little_memory_for_so_many_processes_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet_places, "rss_bytes", lambda: 300_000_000)
+    plans = plans_of(tmp_path, memory=1_200_000_000)
     with pytest.raises(OptionError, match=r"450 MB for each of 2 processes .* --mem-gb, or name fewer GPUs"):
         places_for(GPUS, plans)
 

@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -191,15 +190,13 @@ if __name__ == "__main__":
 def test_a_program_that_forgets_to_close_its_fleet_ends_all_the_same(volumes: Path, tmp_path: Path) -> None:
     script = tmp_path / "forgetful.py"
     script.write_text(_FORGETFUL)
-    began = time.monotonic()
     ended = subprocess.run(
         [sys.executable, script, volumes / "v00.nii.gz", tmp_path / "out"],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,  # far more than it takes anywhere: one that waits for its process does so for ever
     )
     assert (ended.returncode, ended.stdout.strip()) == (0, "['ok']"), ended.stderr
-    assert time.monotonic() - began < 60
 
 
 def test_a_fleet_is_a_whole_run_for_a_session(volumes: Path, tmp_path: Path) -> None:
@@ -234,5 +231,5 @@ def test_even_the_first_process_hears_no_ctrl_c_before_it_can_ignore_it(tmp_path
         "    process.join()\n"
         "    print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))\n"
     )
-    said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=120)
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, timeout=300)
     assert said.stdout.splitlines() == ["['SIGINT', 'SIGTERM']", "[]"]
