@@ -2,7 +2,8 @@
 
 What a volume does stands in a file beside it: ``NAME.kills`` holds how many workers it kills, ``NAME.waits``
 makes it wait until that file is gone. The process is really killed, in the middle of its task, and leaves
-half a result behind, as it would while it writes.
+half a result behind, as it would while it writes. It waits for ``PID.known`` first: Dask does not start a
+worker again that dies before its nanny has heard of its start.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fastseg.cohort.cluster import worker as cluster_worker
+
 
 def dask_setup(worker: Any) -> None:
-    real = worker.segment
+    real = cluster_worker.segment
 
     def segment(duty: Any, key: str, job: Any, engine: str = "") -> Any:
         beside = job.source.parent / job.source.name.split(".")[0]
@@ -24,7 +27,9 @@ def dask_setup(worker: Any) -> None:
             died = len(deaths.read_bytes()) if deaths.exists() else 0
             if died < int(kills.read_text()):
                 deaths.write_bytes(b"x" * (died + 1))
-                leave_half_a_result(job.outputs.folder, worker.stage_tag(duty, key))
+                leave_half_a_result(job.outputs.folder, cluster_worker.stage_tag(duty, key))
+                while not (job.source.parent / f"{os.getpid()}.known").exists():
+                    time.sleep(0.02)
                 os.kill(os.getpid(), signal.SIGKILL)
         if beside.with_suffix(".waits").exists():
             beside.with_suffix(".began").touch()
@@ -32,7 +37,7 @@ def dask_setup(worker: Any) -> None:
                 time.sleep(0.02)
         return real(duty, key, job, engine)
 
-    worker.segment = segment
+    cluster_worker.segment = segment
 
 
 def leave_half_a_result(folder: Path, tag: str) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ def worker(address: str) -> tuple[object, ...]:
 
 @pytest.fixture
 def address() -> str:
-    """Where a scheduler can start, and start again: not where the system lets others connect from meanwhile."""
+    """Where a scheduler can start twice: of ports that the system gives to nobody meanwhile."""
     while True:
         port = random.SystemRandom().randrange(10_000, 32_000)
         with socket.socket() as free, suppress(OSError):
@@ -78,6 +79,25 @@ def port_of(address: str) -> int:
 
 def leftovers(out: Path) -> list[str]:
     return [name for name in files_below(out) if ".fastseg-" in name]
+
+
+@contextmanager
+def telling_of_workers(cluster: Any, folder: Path) -> Iterator[None]:
+    """Put a file PID.known into a folder for each worker of whose start its nanny has heard."""
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(0.02):
+            for nanny in list(cluster.workers.values()):
+                process = nanny.process
+                if process is not None and process.status.name == "running" and process.pid:
+                    (folder / f"{process.pid}.known").touch()
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    yield
+    over.set()
+    thread.join()
 
 
 def test_volumes_of_killed_workers_are_done_again_and_one_that_kills_them_is_found_out(
@@ -101,6 +121,7 @@ def test_volumes_of_killed_workers_are_done_again_and_one_that_kills_them_is_fou
             preload=[str(PRELOAD)],
             silence_logs=logging.CRITICAL + 1,
         ) as workers,
+        telling_of_workers(workers, folder),
     ):
         code, _, stderr = fastseg(
             "run", folder, "-c", "t2", "-o", out, "--cluster", workers.scheduler_address
