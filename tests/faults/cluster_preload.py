@@ -26,10 +26,10 @@ def dask_setup(worker: Any) -> None:
         if kills.exists():
             died = len(deaths.read_bytes()) if deaths.exists() else 0
             if died < int(kills.read_text()):
-                deaths.write_bytes(b"x" * (died + 1))
-                leave_half_a_result(job.outputs.folder, cluster_worker.stage_tag(duty, key))
                 while not (job.source.parent / f"{os.getpid()}.known").exists():
                     time.sleep(0.02)
+                deaths.write_bytes(b"x" * (died + 1))
+                leave_half_a_result(job.outputs.folder, cluster_worker.stage_tag(duty, key))
                 os.kill(os.getpid(), signal.SIGKILL)
         if beside.with_suffix(".waits").exists():
             beside.with_suffix(".began").touch()
