@@ -276,7 +276,7 @@ class FakeDevice:
         address, nbytes = buffer.address, array.nbytes
         owners = [
             each
-            for each in self._made
+            for each in tuple(self._made)  # other threads make and free things meanwhile
             if isinstance(each, FakeHostBuffer) and each.start == array.ctypes.data
         ]
         if not owners:
@@ -297,6 +297,6 @@ class FakeDevice:
 
     def _not_capturing(self, call: str) -> None:
         self.check(call)
-        streams = [each for each in self._made if isinstance(each, FakeStream)]
+        streams = [each for each in tuple(self._made) if isinstance(each, FakeStream)]
         if any(each.capturing is not None and each.capturer == threading.get_ident() for each in streams):
             raise Misuse(f"{call} while a stream's work is captured")
