@@ -44,6 +44,7 @@ POINTS = "_points.json"
 _SUFFIXES = (".nii.gz", ".nii")
 # How the names of folders begin in which files wait until all of them are there.
 _STAGE = ".fastseg-"
+_TRIES = 5
 # A volume whose name ends like this is a result, of fastseg or of SCT; strictly BIDS ones also have a label.
 _RESULTS = ("_seg", "_softseg", "_centerline", "_labels")
 _LABELLED_RESULTS = ("_mask", "_probseg")
@@ -215,10 +216,11 @@ def publish(target: Path, *, tag: str = "", durable: bool = False) -> Iterator[P
         Something cannot be written.
     """
     folder = target.parent
-    made = _make(folder)
-    stage, moved = None, []
+    stage: Path | None = None
+    made: list[Path] = []
+    moved: list[Path] = []
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}{tag}-" if tag else _STAGE, dir=folder))
+        stage = _stage_in(folder, f"{_STAGE}{tag}-" if tag else _STAGE, made)
         yield stage
         if durable:
             for path in stage.iterdir():
@@ -254,6 +256,18 @@ def forget_stages(folder: Path, tag: str) -> int:
     for stage in left:
         shutil.rmtree(stage, ignore_errors=True)
     return len(left)
+
+
+def _stage_in(folder: Path, prefix: str, made: list[Path]) -> Path:
+    """Make a hidden folder and those around it, which are noted.
+
+    Once more where one of these was there, and another volume that failed has taken it away since.
+    """
+    for _ in range(_TRIES):
+        made.extend(_make(folder))
+        with suppress(FileNotFoundError):
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def _make(folder: Path) -> list[Path]:

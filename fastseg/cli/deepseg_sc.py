@@ -228,8 +228,13 @@ def _show(
 
     job = Job(given.i.name, given.i, outputs_of(target), _options(given))
     showing = Showing(given.qc.absolute(), given.qc_dataset, given.qc_subject)
-    outcome = show_alone(showing, job, volume, result, description, message=message)
-    for remark in show_corrected(outcome, showing, target.absolute().parent):
+    try:
+        outcome = show_alone(showing, job, volume, result, description, message=message)
+        remarks = show_corrected(outcome, showing, target.absolute().parent)
+    except OutputError as error:  # no reason to fail: the mask is there
+        click.echo(f"warning: not in the QC report: {error}", err=True)
+        return
+    for remark in remarks:
         click.echo(f"warning: {remark}", err=True)
     if given.v:
         say(f"QC report: {given.qc / 'index.html'}; to open it: {opening(given.qc)}")

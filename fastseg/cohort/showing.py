@@ -91,9 +91,27 @@ def show(
     level : above which the result is cord
     description : as the sidecar has it
     """
+    from fastseg.qc.report import write_volume_files
+
+    row, detail = _row_and_detail(outcome, showing, sheet, result, level, description or {})
+    try:
+        write_volume_files(showing.folder, row, detail, sheet)
+    except OutputError as error:
+        row["pictures"] = False
+        outcome = replace(outcome, notes=(*outcome.notes, f"not in the QC report: {error}"))
+    return replace(outcome, record={**outcome.record, "qc": row})
+
+
+def _row_and_detail(
+    outcome: Outcome,
+    showing: Showing,
+    sheet: Sheet | None,
+    result: Segmentation | None,
+    level: float,
+    description: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
     from fastseg.qc.editors import commands, manual_path
     from fastseg.qc.entry import areas_of, detail_of, header_of
-    from fastseg.qc.report import write_volume_files
     from fastseg.volume import SCT_RPI
 
     job = outcome.job
@@ -114,14 +132,9 @@ def show(
         reasons=dict(zip(quality.flags, quality.reasons, strict=True)) if quality is not None else {},
         notes=[note for note in outcome.notes if quality is None or note not in quality.reasons],
         measures=outcome.measures,
-        header=header_of(description or {}),
+        header=header_of(description),
     )
-    try:
-        write_volume_files(showing.folder, row, detail, sheet)
-    except OutputError as error:
-        row["pictures"] = False
-        outcome = replace(outcome, notes=(*outcome.notes, f"not in the QC report: {error}"))
-    return replace(outcome, record={**outcome.record, "qc": row})
+    return row, detail
 
 
 def show_alone(
@@ -166,11 +179,9 @@ def show_alone(
         )
     sheet = draw_sheet(job.name, image, result, level)
     with Report(showing.folder) as report:
-        outcome = show(outcome, showing, sheet=sheet, result=result, level=level, description=description)
-        row = outcome.record["qc"]
-        assert isinstance(row, dict)
-        report.note(row)
-    return outcome
+        row, detail = _row_and_detail(outcome, showing, sheet, result, level, description or {})
+        report.add(row, detail, sheet)
+    return replace(outcome, record={**outcome.record, "qc": row})
 
 
 def _row(outcome: Outcome, showing: Showing, slices: int | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fastseg.errors import InputError
+from fastseg.errors import InputError, OutputError
 from fastseg.options import Options
 from fastseg.qc.report import Report
 from fastseg.segmenter import Segmenter
@@ -163,6 +163,21 @@ def test_a_report_that_cannot_be_written_is_said_before_the_work(given: Path, he
     assert (code, out) == (1, "")
     assert "cannot be written" in err
     assert files_below(here) == ["file"]
+
+
+@pytest.mark.parametrize(("thr", "code"), [("0.5", 0), ("1", 1)], ids=["cord", "no cord"])
+def test_a_report_that_fails_later_changes_nothing_but_is_said(
+    given: Path, here: Path, monkeypatch: pytest.MonkeyPatch, thr: str, code: int
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("qc/volumes: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("fastseg.qc.report.write_volume_files", full)
+    found, _, err = fastseg(*_arguments(given, "-qc", "qc", "-thr", thr))
+    assert found == code
+    assert (here / "t2_seg.nii.gz").exists() is (code == 0)
+    assert err.startswith("warning: not in the QC report: qc/volumes: cannot be written (No space left")
+    assert ("no spinal cord was found" in err) is (code == 1)
 
 
 def test_names_without_a_report_are_not_ignored_silently(given: Path, here: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,32 @@ def test_a_failure_takes_the_new_folder_away_again(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), publish(tmp_path / "a" / "b" / "mask.nii"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_a_failing_volume_takes_away_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "a" / "b" / "mask.nii"
+    target.parent.mkdir(parents=True)  # by another volume, whose stage is still to come, or gone again
+    make = tempfile.mkdtemp
+
+    def too_late(**how: Any) -> str:
+        monkeypatch.setattr(tempfile, "mkdtemp", make)
+        target.parent.rmdir()
+        target.parent.parent.rmdir()
+        return make(**how)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", too_late)
+    with publish(target) as stage:
+        _touch(stage, "mask.nii")
+    assert target.exists()
+    target.unlink()
+    target.parent.rmdir()
+    monkeypatch.setattr(tempfile, "mkdtemp", too_late)
+    target.parent.mkdir()
+    with pytest.raises(ZeroDivisionError), publish(target):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == [], "what had to be made again goes again"
 
 
 def test_a_target_that_cannot_be_replaced_takes_its_companions_away(tmp_path: Path) -> None:

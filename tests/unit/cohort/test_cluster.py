@@ -373,7 +373,7 @@ def test_missing_dask_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_too_little_memory_for_local_workers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastseg.cohort.cluster.rss_bytes", lambda: 300_000_000)
+    monkeypatch.setattr("fastseg.cohort.cluster.connection.rss_bytes", lambda: 300_000_000)
     plans = plans_of(tmp_path, workers=4, memory=1_300_000_000)
     with (
         pytest.raises(OptionError, match=r"250 MB for each of 4 workers .* --mem-gb"),
