@@ -268,9 +268,6 @@ def _segment(job: Job, wanted: Wanted, given: dict[str, Any], showing: Showing |
 
 def _plans(wanted: Wanted, given: dict[str, Any], showing: Showing | None, *, out: Path, root: Path) -> Plans:
     from fastseg.cohort.memory import budget_bytes, tame_allocator
-    from fastseg.cohort.session import Plans
-    from fastseg.cohort.stream.stream import Limits
-    from fastseg.cohort.work import Manner
 
     if given["cluster"] == "slurm" and not given["jobs"]:
         raise OptionError("--cluster slurm needs --jobs N: the workers to ask for")
@@ -279,6 +276,10 @@ def _plans(wanted: Wanted, given: dict[str, Any], showing: Showing | None, *, ou
     load_needed_kernels(
         wanted.options.detector, wanted.options.contrast, given["models"], quiet=given["quiet"]
     )
+    from fastseg.cohort.session import Plans
+    from fastseg.cohort.stream.stream import Limits
+    from fastseg.cohort.work import Manner
+
     tame_allocator()
     return Plans(
         out=out,

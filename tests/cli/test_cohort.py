@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,22 @@ def _summary(out: Path) -> list[dict[str, str]]:
 
 def _table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def test_no_module_brings_kernels_in_before_they_are_loaded(here: Path) -> None:
+    """They would be compiled without a word, where no cache can be kept; and numba would look for BLAS."""
+    save_phantom(here / "in" / "a.nii.gz")
+    code = (
+        "import sys, fastseg.cli, fastseg.compilation as compilation\n"
+        "load = compilation.load_kernels\n"
+        "def listed(*given, **named):\n"
+        "    print(sorted(name for name in sys.modules if name.startswith(('numba', 'fastseg.kernels.'))))\n"
+        "    load(*given, **named)\n"
+        "compilation.load_kernels = listed\n"
+        "fastseg.cli.main(['run', 'in', '-o', 'out'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[0] == "[]"
 
 
 def test_a_bids_data_set_becomes_derivatives(bids: Path, here: Path) -> None:
