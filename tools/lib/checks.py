@@ -160,6 +160,9 @@ def main() -> int:
     if options.only:
         names = tuple(name for name in _STEPS if name in options.only)
     failed: list[str] = []
+    # What one process compiled need not be compiled by the next: collecting takes half as long, a start of
+    # fastseg a tenth less.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.system_packages and not shutil.which("chromium"):
         install_packages("chromium")  # where it cannot be had, its tests skip and say so
 
@@ -167,7 +170,10 @@ def main() -> int:
         started = time.monotonic()
         try:
             binaries = ensure_environment(
-                CHECKOUT / ".venv-test", extras="[test]", system_packages=options.system_packages
+                CHECKOUT / ".venv-test",
+                extras="[test]",
+                system_packages=options.system_packages,
+                compiled=False,
             )
         except SetupError as error:
             print(f"FAILED environment: {error}", flush=True)

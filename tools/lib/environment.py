@@ -27,7 +27,9 @@ class SetupError(Exception):
     """The environment cannot be made; the message says what to do."""
 
 
-def ensure_environment(folder: Path, *, extras: str = "", system_packages: bool = False) -> Path:
+def ensure_environment(
+    folder: Path, *, extras: str = "", system_packages: bool = False, compiled: bool = True
+) -> Path:
     """Make or reuse an environment with an editable fastseg, and give its bin folder.
 
     Editable: the checkout is the program, so a pull or an edit needs no second installation. Only a change
@@ -43,10 +45,10 @@ def ensure_environment(folder: Path, *, extras: str = "", system_packages: bool 
         make_environment(folder, system_packages=system_packages)
         project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
         build_requirements = project["build-system"]["requires"]
-        install(binaries, *build_requirements, "--editable", f"{CHECKOUT}{extras}")
+        install(binaries, *build_requirements, "--editable", f"{CHECKOUT}{extras}", compiled=compiled)
         if optional := _WHERE_POSSIBLE.get(extras):
             try:
-                install(binaries, *project["project"]["optional-dependencies"][optional])
+                install(binaries, *project["project"]["optional-dependencies"][optional], compiled=compiled)
             except SetupError:
                 print(f"without [{optional}], which cannot be installed here: its tests skip", flush=True)
         stamp.write_text(wanted)
@@ -67,9 +69,10 @@ def make_environment(folder: Path, *, system_packages: bool = False) -> None:
         raise SetupError(f"{sys.executable} cannot make {folder}:\n{made.stdout}{made.stderr}")
 
 
-def install(binaries: Path, *requirements: str | Path) -> None:
-    """Run pip, silently unless it fails."""
-    command = [binaries / "python", "-m", "pip", "install", "--quiet", *requirements]
+def install(binaries: Path, *requirements: str | Path, compiled: bool = True) -> None:
+    """Run pip, silently unless it fails; without ``compiled``, importing a module compiles it."""
+    how = ["--quiet"] if compiled else ["--quiet", "--no-compile"]
+    command = [binaries / "python", "-m", "pip", "install", *how, *requirements]
     pip = subprocess.run(
         command,
         env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"},

@@ -85,7 +85,7 @@ def try_elsewhere(distributions: list[Path], scratch: Path) -> str:
         raise PackageError("there is no wheel to try")
     fresh, folder, home = (scratch / name for name in ("fresh", "elsewhere", "home"))
     make_environment(fresh)
-    install(fresh / "bin", distributions[0])
+    install(fresh / "bin", distributions[0], compiled=False)  # most of it is never imported
     folder.mkdir()
     home.mkdir()
     variables = {
