@@ -29,6 +29,7 @@ Run everything that CI runs, in an environment of its own (.venv-test, made when
 """
 
 _NO_TESTS = 5  # pytest's exit code when nothing was selected
+_KERNEL_TESTS = ("tests/unit/kernels", "fastseg/kernels")
 _LOAD_KERNELS = "from fastseg.compilation import load_kernels; load_kernels(print)"
 
 
@@ -125,7 +126,7 @@ def _pytest(bench: Bench) -> str:
 
 def _kernels_as_python(bench: Bench) -> str:
     """Without the JIT an index out of range is an error, and coverage sees the lines."""
-    output = bench.call("pytest", "-k", "kernels", "-m", "not slow and not golden", NUMBA_DISABLE_JIT="1")
+    output = bench.call("pytest", *_KERNEL_TESTS, "-m", "not slow and not golden", NUMBA_DISABLE_JIT="1")
     return output.splitlines()[-1].strip("= ")
 
 
