@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,17 +142,36 @@ def _elsewhere(bench: Bench) -> str:
 _STEPS: dict[str, tuple[str, Callable[[Bench], str | None]]] = {
     "lint": ("ruff check", _lint),
     "format": ("ruff format", _format),
+    "build": ("wheel and sdist", _build),
     "types": ("mypy --strict", _types),
+    "elsewhere": ("wheel in a fresh environment", _elsewhere),
     "vendor-types": ("mypy, TensorRT's own types", _vendor_types),
     "imports": ("import contracts", _imports),
+    "nojit": ("kernel tests without the JIT", _kernels_as_python),
     "kernels": ("kernels compile", _kernels),
     "pytest": ("pytest and doctests", _pytest),
-    "nojit": ("kernel tests without the JIT", _kernels_as_python),
-    "build": ("wheel and sdist", _build),
-    "elsewhere": ("wheel in a fresh environment", _elsewhere),
 }
+_AFTER = {"elsewhere": "build"}
 _QUICK = ("lint", "format", "types", "vendor-types", "imports", "kernels", "pytest")
 _SLOW = ("kernels", "pytest")
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a step ended; `output` is what there is to read where it failed."""
+
+    title: str
+    seconds: float
+    failed: bool = False
+    remark: str = ""
+    output: str = ""
+
+    def report(self) -> None:
+        """Say so, in a line."""
+        if self.output:
+            print(self.output, flush=True)
+        verdict = "FAILED" if self.failed else "ok"
+        print(f"{verdict:7}{self.title:32}{self.seconds:7.1f} s  {self.remark}".rstrip(), flush=True)
 
 
 def main() -> int:
@@ -179,19 +199,12 @@ def main() -> int:
         except SetupError as error:
             print(f"FAILED environment: {error}", flush=True)
             return 1
-        _report("ok", f"environment (Python {sys.version.split()[0]})", started)
+        _Ended(f"environment (Python {sys.version.split()[0]})", time.monotonic() - started).report()
         bench = Bench(binaries, Path(scratch), options.quick, options.slow, pytest_arguments)
-        for name in names:
-            title, step = _STEPS[name]
-            started = time.monotonic()
-            try:
-                remark = step(bench)
-            except (StepFailed, SetupError, packages.PackageError) as error:
-                failed.append(title)
-                print(error, flush=True)
-                _report("FAILED", title, started)
-            else:
-                _report("ok", title, started, remark or "")
+        for ended in _run(names, bench):
+            ended.report()
+            if ended.failed:
+                failed.append(ended.title)
 
     print(f"failed: {', '.join(failed)}" if failed else "all steps passed")
     if bench.closing_line:
@@ -218,8 +231,29 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_args(arguments), pytest_arguments
 
 
-def _report(verdict: str, title: str, started: float, remark: str = "") -> None:
-    print(f"{verdict:7}{title:32}{time.monotonic() - started:7.1f} s  {remark}".rstrip(), flush=True)
+def _run(names: tuple[str, ...], bench: Bench) -> Iterator[_Ended]:
+    """Run steps beside each other, a core each, and then pytest, which takes all; gives them in order."""
+    begun: dict[str, Future[_Ended]] = {}
+    with ThreadPoolExecutor(_cores()) as pool:
+        for name in names:
+            if name != "pytest":
+                begun[name] = pool.submit(_run_step, name, bench, begun.get(_AFTER.get(name, "")))
+        for step in begun.values():
+            yield step.result()
+    if "pytest" in names:
+        yield _run_step("pytest", bench)
+
+
+def _run_step(name: str, bench: Bench, after: Future[_Ended] | None = None) -> _Ended:
+    if after is not None:
+        wait([after])
+    title, step = _STEPS[name]
+    started = time.monotonic()
+    try:
+        remark = step(bench)
+    except (StepFailed, SetupError, packages.PackageError) as error:
+        return _Ended(title, time.monotonic() - started, failed=True, output=str(error))
+    return _Ended(title, time.monotonic() - started, remark=remark or "")
 
 
 def _cores() -> int:
