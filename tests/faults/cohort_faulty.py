@@ -13,12 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fastseg.cohort.ledger as ledger
-import fastseg.cohort.stream.admission as admission
-import fastseg.cohort.work as work
-import fastseg.outputs as outputs
-from fastseg.cli import program
-from fastseg.segmenter import Segmenter
+from fastseg.compilation import HOG_KERNELS, load_kernels
+
+load_kernels(own_process=True, skip=HOG_KERNELS)  # as the command does, before all that imports kernels
+
+import fastseg.cohort.ledger as ledger  # noqa: E402
+import fastseg.cohort.stream.admission as admission  # noqa: E402
+import fastseg.cohort.work as work  # noqa: E402
+import fastseg.outputs as outputs  # noqa: E402
+from fastseg.cli import program  # noqa: E402
+from fastseg.segmenter import Segmenter  # noqa: E402
 
 #: Exit code of a program that a fault ended, which fastseg itself never gives.
 DIED = 99
