@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from fastseg.networks.network import Network, Role
@@ -73,3 +75,15 @@ def as_network(path: Path, content: bytes, spatial: tuple[int, ...], **facts: An
 def expected(path: Path, batch: Any) -> Any:
     """The same network evaluated by onnx itself, in numpy; axes as in the file."""
     return ReferenceEvaluator(str(path)).run(None, {"in": batch})[0]
+
+
+def run(content: bytes, batch: Any) -> Any:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    return session.run(None, {given.name: batch.astype(np.float32)})[0]
+
+
+def in_pack(network: Network, role: Role, contrast: str, threshold: float = 0.5, **facts: Any) -> Network:
+    """The network as a pack has it."""
+    known = {"role": role, "contrasts": (contrast,), "thresholds": {contrast: threshold}}
+    return replace(network, **known | facts)

@@ -28,7 +28,7 @@ from fastseg.quality import Quality
 from fastseg.segmenter import Prepared, Segmentation
 from fastseg.volume import Volume
 from tests.fake_engines import FakeEngine
-from tests.phantom_files import save
+from tests.phantom_files import save, voxels_of
 
 _On = Callable[[str, list[int]], object]
 _Flags = Callable[[Options, int], Sequence[str] | None]
@@ -189,3 +189,10 @@ def statuses_of(*given: Any, **how: Any) -> dict[int, str]:
     statuses = {number_of(outcome): str(outcome.status) for outcome in outcomes}
     assert len(statuses) == len(outcomes), "a volume has two outcomes"
     return statuses
+
+
+def assert_masks(jobs: list[Job]) -> None:
+    """Every volume got the mask of its own voxels."""
+    for job in jobs:
+        expected = (3 * voxels_of(job.source).astype(np.float32)).astype(np.uint8)
+        np.testing.assert_array_equal(voxels_of(job.outputs.mask), expected)

@@ -107,3 +107,40 @@ def own_pack(folder, *, blind=False, svm=True, contrasts=("t2", "auto"), roles=N
 
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+HEAD = 'format = 1\nversion = "1"\nlicence = "MIT"\nsource = "made by a test"\n'
+
+
+def make_pack(folder, *, head=HEAD, network=None, svm=None):
+    """A pack with a 2D segmenter for t2 and an SVM for t1; entries can be overridden, None drops one."""
+    folder.mkdir(parents=True)
+    (folder / "net.onnx").write_bytes(onnx_file((64, 64, 1)))
+    np.save(folder / "svm.npy", svm_values())
+    entry = {
+        "file": '"net.onnx"',
+        "sha256": f'"{sha256(folder / "net.onnx")}"',
+        "role": '"segment_2d"',
+        "contrasts": '["t2"]',
+        "spatial": "[64, 64]",
+        "layout": '"NHWC"',
+        "mean": "0",
+        "std": "1.0",
+        "thresholds": "{ t2 = 0.7 }",
+    } | (network or {})
+    other = {
+        "file": '"svm.npy"',
+        "sha256": f'"{sha256(folder / "svm.npy")}"',
+        "contrast": '"t1"',
+    } | (svm or {})
+    text = head
+    for title, values in (("network", entry), ("svm", other)):
+        text += f"\n[[{title}]]\n" + "".join(f"{k} = {v}\n" for k, v in values.items() if v is not None)
+    (folder / "pack.toml").write_text(text)
+    return folder
+
+
+def one_line(caught):
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
