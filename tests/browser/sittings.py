@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,14 @@ from fastseg.viewer.routes import PageClock, sitting_routes
 from fastseg.viewer.sitting import Sitting
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Request
 
 # Everything but the images; styles are set, as the page's policy forbids to add any.
 _BARE = """document.querySelectorAll(".marks, .letter, .caption").forEach(each => {
   each.style.visibility = "hidden";
 })"""
 
-_MIDDLES = """each => each.map(element => {
+_MIDDLES = """dots => [...document.querySelectorAll(dots)].map(element => {
   const box = element.getBoundingClientRect();
   return [box.x + box.width / 2, box.y + box.height / 2];
 })"""
@@ -78,6 +79,10 @@ def ras_voxel(affine: Any, shape: Sequence[int], voxel: Sequence[int]) -> tuple[
     return tuple(int(each) for each in np.argwhere(turned)[0])
 
 
+def _is_to(path: str, request: Request) -> bool:
+    return request.url.endswith(path)
+
+
 class Viewer:
     """The page, and what a user does with it."""
 
@@ -110,6 +115,15 @@ class Viewer:
         self.page.mouse.move(*end, steps=4)
         self.page.mouse.up(**how)
 
+    @contextmanager
+    def failing(self, *paths: str) -> Iterator[None]:
+        """Wait for the requests that fail: else they may still be under way when they would not."""
+        with ExitStack() as stack:
+            for path in paths:
+                ours = partial(_is_to, path)
+                stack.enter_context(self.page.expect_event("requestfailed", ours))
+            yield
+
     def press(self, key: str, times: int = 1) -> None:
         for _ in range(times):
             self.page.keyboard.press(key)
@@ -122,8 +136,8 @@ class Viewer:
 
     def dots(self, plane: str) -> Any:
         """(n, 2) pixels of the window at which points are drawn."""
-        # In one go: each redraw makes new ones. Floats: the mouse refuses NumPy's integers.
-        middles = self.page.locator(f"#{plane} .point .heart").evaluate_all(_MIDDLES)
+        # Found and measured in one go: each redraw makes new ones, and the old ones lie at 0, 0.
+        middles = self.page.evaluate(_MIDDLES, f"#{plane} .point .heart")
         return np.array(middles, float).reshape(-1, 2)
 
     def points(self) -> Any:
